@@ -1,0 +1,5 @@
+#ifndef RINGTAPE_ASM_PAGE_H
+#define RINGTAPE_ASM_PAGE_H
+#define PAGE_SHIFT 12
+#define PAGE_SIZE (1UL << PAGE_SHIFT)
+#endif

@@ -1,0 +1,1 @@
+/* BCC has included its own copy of this file before. */

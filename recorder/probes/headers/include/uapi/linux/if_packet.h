@@ -1,0 +1,1 @@
+/* BCC's prelude names this file; no program of ours needs packet sockets. */

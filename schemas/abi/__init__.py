@@ -1,0 +1,1 @@
+"""System call numbers, names and signatures per architecture, as data."""

@@ -1,0 +1,31 @@
+"""One way to show strings that came from elsewhere: nothing in them reaches a terminal as a command."""
+
+from __future__ import annotations
+
+import re
+
+# C0 and C1 controls, DEL, line and paragraph separators, bidirectional controls, and lone surrogates (which stand for bytes that are not UTF-8).
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\\\\]")
+_SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\", "\x1b": "\\x1b", "\0": "\\0"}
+
+
+def _replace(match: re.Match[str]) -> str:
+    char = match[0]
+    if char in _SHORT:
+        return _SHORT[char]
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # PEP 383: the byte itself
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
+
+
+def escape(value: str | bytes) -> str:
+    """Return the value on one line, with everything that could steer a terminal shown as an escape.
+
+    Bytes that are not UTF-8 appear as ``\\xNN``; a backslash is doubled, so that different values never look alike.
+
+    >>> escape(b"caf\\xc3\\xa9 \\xff\\n\\x1b[31m")
+    'café \\\\xff\\\\n\\\\x1b[31m'
+    """
+    text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+    return _UNSAFE.sub(_replace, text)

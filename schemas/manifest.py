@@ -1,0 +1,279 @@
+"""The manifest: an append-only file of checksummed JSON lines that says what a trace folder holds.
+
+Each line is one JSON object. Its ``sum`` is the first 16 hex digits of SHA-256 over the ``sum`` of the line before
+(empty for the first) and the canonical JSON of the object without ``sum``; so a changed, missing, added or reordered
+line is noticed. A last line without its newline is a write that was cut off and counts as absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar
+
+from ringtape.schemas.errors import TraceError
+
+FORMAT = "ringtape-trace"
+VERSION = "1.0"
+FILE = "manifest.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """One instant on three clocks, in ns: a change of ``wall - mono`` is a clock step, of ``boot - mono`` a suspend."""
+
+    mono: int
+    wall: int
+    boot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A tracepoint that the recording asked for, and why it is not attached if it is not."""
+
+    name: str
+    attached: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """First line: what was recorded, where and how.
+
+    ``tables`` maps each table to its ``major.minor`` version; ``journal`` is the folder of bpffs in which the rings are
+    pinned, or empty; ``rings`` maps each ring table to the bytes of each of its rings; ``attached_at`` is the
+    CLOCK_MONOTONIC time in ns from which calls are complete. Strings that are not UTF-8 are held with surrogate
+    escapes.
+    """
+
+    type: ClassVar[str] = "header"
+    trace_id: str
+    created: str
+    host: Mapping[str, Any]
+    clock: Clock
+    command: list[str]
+    options: Mapping[str, Any]
+    tables: Mapping[str, str]
+    probes: list[Probe]
+    tools: Mapping[str, str]
+    abi: str
+    attached_at: int
+    journal: str = ""
+    rings: Mapping[str, int] = field(default_factory=dict)
+    format: str = FORMAT
+    version: str = VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A sealed Parquet file: everything needed to check it and to carry on after it.
+
+    ``rings`` maps each ring (by index) to the half-open range of its positions that the part covers; a merged part
+    covers none, and names the files that it replaces. ``lost`` is the table's total in the loss ledger at that moment.
+    """
+
+    type: ClassVar[str] = "part"
+    table: str
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+    min_ts: int
+    max_ts: int
+    clock: Clock
+    rings: Mapping[str, list[int]] = field(default_factory=dict)
+    replaces: list[str] = field(default_factory=list)
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """Last line: how the recording ended.
+
+    ``end`` is ``complete``, ``interrupted``, ``failed`` or ``recovered``; ``exit_status`` is the command's wait status
+    as a shell would show it, or None where no command was run or it was still running; ``attempted`` maps each ring
+    table to the records attempted on each CPU; ``filtered`` counts calls that the filters left out; ``cost`` holds the
+    recorder's own CPU seconds and memory.
+    """
+
+    type: ClassVar[str] = "footer"
+    end: str
+    reason: str
+    exit_status: int | None
+    rows: Mapping[str, int]
+    lost: Mapping[str, int]
+    attempted: Mapping[str, Mapping[str, int]]
+    filtered: int
+    cost: Mapping[str, float]
+    clock: Clock
+    detached_at: int
+
+
+Line = Header | Part | Footer
+_TYPES: Mapping[str, type[Line]] = {kind.type: kind for kind in (Header, Part, Footer)}
+ENDS = ("complete", "interrupted", "failed", "recovered")
+
+
+def _canonical(body: Mapping[str, Any]) -> str:
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _checksum(previous: str, body: Mapping[str, Any]) -> str:
+    return hashlib.sha256((previous + _canonical(body)).encode()).hexdigest()[:16]
+
+
+def encode(line: Line, previous: str) -> tuple[bytes, str]:
+    """Return the line's bytes, newline included, and its checksum, which the next line needs as ``previous``."""
+    body = {"type": line.type, **asdict(line)}
+    total = _checksum(previous, body)
+    return (_canonical({**body, "sum": total}) + "\n").encode(), total
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A parsed manifest.
+
+    ``parts`` are those that still stand, in the order of their lines; ``cut`` says that the last line was cut off;
+    ``size`` is the number of bytes of whole lines and ``checksum`` that of the last of them.
+    """
+
+    header: Header
+    parts: tuple[Part, ...]
+    footer: Footer | None
+    replaced: frozenset[str]
+    sealed_rings: Mapping[str, Mapping[int, int]]
+    cut: bool
+    size: int
+    checksum: str
+
+
+def parse(data: bytes, name: str) -> Manifest:
+    """Check and parse the bytes of a manifest.
+
+    Parameters
+    ----------
+    data : bytes
+        Content of ``manifest.jsonl``.
+    name : str
+        What to call the file in errors.
+
+    Raises
+    ------
+    TraceError
+        Naming line and reason, if anything is not as this module writes it.
+    """
+    header: Header | None = None
+    footer: Footer | None = None
+    parts: dict[str, Part] = {}
+    replaced: set[str] = set()
+    rings: dict[str, dict[int, int]] = {}
+    previous, size = "", 0
+    for number, raw in _whole_lines(data):
+        where = f"{name}, line {number}"
+        line, previous = _decode(raw, previous, where)
+        size += len(raw) + 1
+        if footer is not None:
+            raise TraceError(f"{where}: a line after the footer")
+        if isinstance(line, Header):
+            if header is not None:
+                raise TraceError(f"{where}: a second header")
+            header = line
+        elif header is None:
+            raise TraceError(f"{where}: the first line is not a header")
+        elif isinstance(line, Part):
+            if line.table not in header.tables:
+                raise TraceError(f"{where}: part of table {line.table!r}, which the header does not name")
+            if line.file in parts or line.file in replaced:
+                raise TraceError(f"{where}: part {line.file!r} stands twice")
+            for old in line.replaces:
+                if old not in parts or parts[old].table != line.table:
+                    raise TraceError(f"{where}: replaces {old!r}, which is no standing part of {line.table}")
+                del parts[old]
+                replaced.add(old)
+            for ring, (start, end) in ((int(ring), span) for ring, span in line.rings.items()):
+                expected = rings.setdefault(line.table, {}).get(ring, 0)
+                if start != expected or end < start:
+                    raise TraceError(f"{where}: ring {ring} goes from {start} to {end}, but {expected} is where the part before ended")
+                rings[line.table][ring] = end
+            parts[line.file] = line
+        else:
+            footer = line
+    if header is None:
+        raise TraceError(f"{name} is empty", "the recording ended before it began, or this is no trace folder")
+    return Manifest(header, tuple(parts.values()), footer, frozenset(replaced), rings, size < len(data), size, previous)
+
+
+def _whole_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    for number, raw in enumerate(data.split(b"\n")[:-1], 1):
+        yield number, raw
+
+
+def _decode(raw: bytes, previous: str, where: str) -> tuple[Line, str]:
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise TraceError(f"{where}: not JSON", "the file is damaged, or not a ringtape manifest") from None
+    if not isinstance(body, dict) or not isinstance(total := body.pop("sum", None), str):
+        raise TraceError(f"{where}: no checksum", "the file is damaged, or not a ringtape manifest")
+    kind = body.pop("type", None)
+    if kind == Header.type:
+        _refuse_foreign(body, where)
+    try:
+        expected = _checksum(previous, {"type": kind, **body})
+    except ValueError:
+        raise TraceError(f"{where}: holds a number that JSON does not have") from None
+    if total != expected:
+        raise TraceError(f"{where}: checksum {total} where {expected} was expected", "a line was changed, removed or moved")
+    if not isinstance(kind, str) or kind not in _TYPES:
+        raise TraceError(f"{where}: unknown line type {kind!r}", "the trace was written by a newer ringtape")
+    return _build(_TYPES[kind], body, where), total
+
+
+def _refuse_foreign(body: Mapping[str, Any], where: str) -> None:
+    if body.get("format") != FORMAT:
+        raise TraceError(f"{where}: format {body.get('format')!r} is not {FORMAT!r}", "this is no ringtape trace")
+    version = body.get("version")
+    if not isinstance(version, str) or version.split(".")[0] != VERSION.split(".")[0]:
+        raise TraceError(f"{where}: format version {version!r} is not one that this ringtape reads ({VERSION})", "use a newer ringtape")
+
+
+_CHECKS: Mapping[str, Any] = {
+    "str": lambda value: isinstance(value, str),
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63,
+    "int | None": lambda value: value is None or isinstance(value, int),
+    "list[str]": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
+    "Mapping[str, Any]": lambda value: isinstance(value, dict),
+    "Mapping[str, str]": lambda value: isinstance(value, dict) and all(isinstance(item, str) for item in value.values()),
+    "Mapping[str, int]": lambda value: isinstance(value, dict) and all(_CHECKS["int"](item) for item in value.values()),
+    "Mapping[str, float]": lambda value: isinstance(value, dict) and all(isinstance(item, int | float) for item in value.values()),
+    "Mapping[str, list[int]]": lambda value: (
+        isinstance(value, dict)
+        and all(ring.isdigit() and isinstance(span, list) and len(span) == 2 and all(map(_CHECKS["int"], span)) for ring, span in value.items())
+    ),
+    "Mapping[str, Mapping[str, int]]": lambda value: isinstance(value, dict) and all(_CHECKS["Mapping[str, int]"](item) for item in value.values()),
+}
+
+
+def _build(kind: type[Any], body: Mapping[str, Any], where: str) -> Any:
+    """Make the dataclass, every value checked against its annotation; columns of newer minor versions are passed over."""
+    values: dict[str, Any] = {}
+    for spec in fields(kind):
+        if spec.name not in body:
+            raise TraceError(f"{where}: {kind.__name__.lower()} without {spec.name!r}")
+        value = body[spec.name]
+        if spec.type == "Clock" and isinstance(value, dict):
+            value = _build(Clock, value, where)
+        elif spec.type == "list[Probe]" and isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            value = [_build(Probe, item, where) for item in value]
+        elif spec.type == "bool" and isinstance(value, bool):
+            pass
+        elif not _CHECKS.get(str(spec.type), lambda value: False)(value):
+            raise TraceError(f"{where}: {spec.name!r} of the {kind.__name__.lower()} is {value!r:.60}, not {spec.type}")
+        values[spec.name] = value
+    if kind is Part and min(values["rows"], values["bytes"]) < 0:
+        raise TraceError(f"{where}: negative size")
+    if kind is Footer and values["end"] not in ENDS:
+        raise TraceError(f"{where}: end {values['end']!r} is not one of {', '.join(ENDS)}")
+    return kind(**values)

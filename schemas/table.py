@@ -1,0 +1,128 @@
+"""What a table declaration is, and how the declarations are found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Literal
+
+from ringtape.schemas.columns import C_TYPES, SIZES, Column
+from ringtape.schemas.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a trace, declared once.
+
+    Parameters
+    ----------
+    name : str
+        Name of the table, of its folder in the trace and of its probe file.
+    version : str
+        ``major.minor``: a new column at the end is a minor step, anything else a major one.
+    doc : str
+        One sentence: one row per what.
+    columns : tuple of Column
+        Fixed columns widest first, so that the C record has no holes; then the ``bytes`` columns.
+    origin : {"ring", "recorder"}
+        Whether the kernel's ring or the recorder itself writes the rows.
+    default : bool
+        Whether a recording holds the table unless told otherwise.
+    ring_size : int
+        Bytes of ring memory for all CPUs together unless ``--ring-size`` says otherwise.
+    """
+
+    name: str
+    version: str
+    doc: str
+    columns: tuple[Column, ...]
+    origin: Literal["ring", "recorder"] = "ring"
+    default: bool = True
+    ring_size: int = 0
+
+    def __post_init__(self) -> None:
+        names = [column.name for column in self.columns]
+        if len(set(names)) != len(names):
+            raise ValueError(f"table {self.name} declares a column twice")
+        if names[0] != "ts":
+            raise ValueError(f"table {self.name} must begin with ts, by which it is sorted")
+        if self.origin == "ring":
+            sizes = [SIZES[column.type] for column in self.fixed if column.type != "comm"]
+            if sizes != sorted(sizes, reverse=True):
+                raise ValueError(f"table {self.name}: order the fixed columns from wide to narrow, comm first among them")
+
+    @property
+    def schema_id(self) -> str:
+        """``name@version``, as written into every part."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def fixed(self) -> tuple[Column, ...]:
+        """Columns in the fixed part of a record."""
+        return tuple(column for column in self.columns if not column.in_tail)
+
+    @property
+    def tail(self) -> tuple[Column, ...]:
+        """Columns whose values lie behind the fixed part, one after the other."""
+        return tuple(column for column in self.columns if column.in_tail)
+
+    def column(self, name: str) -> Column:
+        """Return the column of that name."""
+        return next(column for column in self.columns if column.name == name)
+
+    def c_struct(self) -> str:
+        """Return the C struct that the probe fills.
+
+        Records of tables with ``bytes`` columns begin with a cookie by which the drain finds them in the ring, and end
+        their fixed part with the length of each of those columns; the values follow without padding.
+        """
+        lines = [f"struct {self.name}_record {{"]
+        lines += [f"  {kind} {name};" for kind, name in self._c_members()]
+        return "\n".join([*lines, "};"])
+
+    def _c_members(self) -> Iterator[tuple[str, str]]:
+        if self.tail:
+            yield "u64", "cookie"
+        for column in self.fixed:
+            yield ("char", f"{column.name}[16]") if column.type == "comm" else (C_TYPES[column.type], column.name)
+        if self.tail:
+            # The lengths are 32-bit: bring them to their alignment before, the whole to a multiple of 8 after.
+            used = sum(SIZES[column.type] for column in self.fixed) + 8
+            if used % 4:
+                yield "u8", f"reserved0[{-used % 4}]"
+            used += -used % 4
+            for column in self.tail:
+                yield "u32", f"{column.name}_len"
+                used += 4
+            if used % 8:
+                yield "u8", f"reserved1[{-used % 8}]"
+        else:
+            used = sum(SIZES[column.type] for column in self.fixed)
+            if used % 8:
+                yield "u8", f"reserved[{-used % 8}]"
+
+
+@cache
+def tables() -> Mapping[str, Table]:
+    """Return every declared table by name; a table is declared by a file in ``schemas/tables``."""
+    from ringtape.schemas import tables as package
+
+    found = [import_module(f"{package.__name__}.{module.name}").TABLE for module in iter_modules(package.__path__)]
+    return {table.name: table for table in sorted(found, key=lambda table: table.name)}
+
+
+def table(name: str) -> Table:
+    """Return one declared table.
+
+    Raises
+    ------
+    UsageError
+        If no table has that name.
+    """
+    try:
+        return tables()[name]
+    except KeyError:
+        raise UsageError(f"unknown table {name!r}", f"the tables are {', '.join(tables())}") from None

@@ -1,0 +1,1 @@
+"""One file per table: its ``TABLE`` is found by being here."""

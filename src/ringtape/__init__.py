@@ -1,0 +1,25 @@
+"""Record what programs ask of the Linux kernel, and study the recording later.
+
+>>> import ringtape
+>>> ringtape.RingtapeError("what happened", "what to do").hint
+'what to do'
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from ringtape.schemas.errors import RingtapeError
+from ringtape.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from ringtape.analysis.trace import Trace, open
+
+__all__ = ["RingtapeError", "Trace", "__version__", "open"]
+
+
+def __getattr__(name: str) -> Any:
+    # polars takes a third of a second to import: only those who open a trace pay for it.
+    if name in ("Trace", "open"):
+        from ringtape.analysis import trace
+
+        return getattr(trace, name)
+    raise AttributeError(f"module 'ringtape' has no attribute {name!r}")

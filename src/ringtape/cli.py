@@ -1,0 +1,146 @@
+"""The command line: finds the verbs, and turns errors into one message and an exit status in one place."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from ringtape.schemas.errors import RingtapeError, UsageError
+from ringtape.version import VERSION
+
+PACKAGE = Path(__file__).parent
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb that was found: where it lies, and its first sentence (read without importing it)."""
+
+    name: str
+    module: str
+    summary: str
+    load: Callable[[argparse.ArgumentParser], Callable[[argparse.Namespace], int]]
+
+
+def _summary(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_bytes())) or ""
+    return docstring.partition("\n")[0].rstrip(".")
+
+
+def _command(module: str) -> Callable[[argparse.ArgumentParser], Callable[[argparse.Namespace], int]]:
+    def load(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+        command = import_module(module)
+        command.add_arguments(parser)
+        run: Callable[[argparse.Namespace], int] = command.run
+        return run
+
+    return load
+
+
+def _analysis(name: str) -> Callable[[argparse.ArgumentParser], Callable[[argparse.Namespace], int]]:
+    def load(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+        verb = import_module("ringtape.analysis.verb")
+        verb.add_arguments(parser, name)
+        run: Callable[[argparse.Namespace], int] = verb.run
+        return run
+
+    return load
+
+
+def verbs() -> dict[str, Verb]:
+    """Find every verb: one file per verb in the ``commands`` folders, one file per analysis in ``analysis/analyses``."""
+
+    def found() -> Iterator[Verb]:
+        for layer in ("recorder", "analysis"):
+            for path in sorted((PACKAGE / layer / "commands").glob("[a-z]*.py")):
+                module = f"ringtape.{layer}.commands.{path.stem}"
+                yield Verb(path.stem.replace("_", "-"), module, _summary(path), _command(module))
+        for path in sorted((PACKAGE / "analysis" / "analyses").glob("[a-z]*.py")):
+            yield Verb(path.stem.replace("_", "-"), f"ringtape.analysis.analyses.{path.stem}", _summary(path), _analysis(path.stem))
+
+    return {verb.name: verb for verb in found()}
+
+
+def _overview(found: dict[str, Verb]) -> str:
+    def listing(part: str) -> str:
+        return "\n".join(f"  {verb.name:<15} {verb.summary}" for verb in found.values() if part in verb.module)
+
+    return f"""usage: ringtape VERB [options]
+
+Record what programs ask of the Linux kernel, and study the recording later.
+
+record:
+{listing(".recorder.")}
+
+study a trace:
+{listing(".analysis.commands.")}
+
+analyses (each with --format table|csv|json|parquet|markdown):
+{listing(".analyses.")}
+
+`ringtape VERB --help` explains one verb; `ringtape --version` prints the version."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status: 0, 1 for an error, 2 for usage, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except UsageError as error:
+        return _complain(error, USAGE)
+    except RingtapeError as error:
+        return _complain(error, FAILURE)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): end as any filter does, without a word.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview(verbs()))
+        return 0 if arguments else USAGE
+    if arguments[0] in ("-V", "--version"):
+        print(f"ringtape {VERSION}")
+        return 0
+    name = arguments[0]
+    found = verbs()
+    if name not in found:
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, found, 3)
+        raise UsageError(f"unknown verb {name!r}", f"did you mean {' or '.join(close)}?" if close else "`ringtape --help` lists the verbs")
+    parser = argparse.ArgumentParser(
+        prog=f"ringtape {name}",
+        description=found[name].summary + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    run = found[name].load(parser)
+    try:
+        status = run(parser.parse_args(arguments[1:]))
+        sys.stdout.flush()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else USAGE
+    return status
+
+
+def _complain(error: RingtapeError, status: int) -> int:
+    from ringtape.schemas.escape import escape
+
+    try:
+        print(f"ringtape: error: {escape(error.what)}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {escape(error.hint)}", file=sys.stderr)
+    except OSError:
+        pass  # the terminal is gone; the exit status still tells
+    return status
