@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
-# C0 and C1 controls, DEL, line and paragraph separators, bidirectional controls, and lone surrogates (which stand for bytes that are not UTF-8).
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\\\\]")
+# C0 and C1 controls, DEL, what has no width, line and paragraph separators, bidirectional controls, and lone surrogates
+# (which stand for bytes that are not UTF-8).
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\\\\]"
+)
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\", "\x1b": "\\x1b", "\0": "\\0"}
 
 
@@ -16,16 +19,18 @@ def _replace(match: re.Match[str]) -> str:
     code = ord(char)
     if 0xDC80 <= code <= 0xDCFF:  # PEP 383: the byte itself
         return f"\\x{code - 0xDC00:02x}"
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
 
 
 def escape(value: str | bytes) -> str:
-    """Return the value on one line, with everything that could steer a terminal shown as an escape.
+    r"""Return the value on one line, with everything that could steer a terminal shown as an escape.
 
-    Bytes that are not UTF-8 appear as ``\\xNN``; a backslash is doubled, so that different values never look alike.
+    Bytes that are not UTF-8 appear as ``\xNN``; a backslash is doubled, so that different values never look alike.
 
-    >>> escape(b"caf\\xc3\\xa9 \\xff\\n\\x1b[31m")
-    'café \\\\xff\\\\n\\\\x1b[31m'
+    >>> escape(b"caf\xc3\xa9 \xff\n\x1b[31m")
+    'café \\xff\\n\\x1b[31m'
     """
     text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
     return _UNSAFE.sub(_replace, text)

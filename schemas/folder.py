@@ -64,10 +64,7 @@ class TraceFolder:
             if match is None or match[1] != part.table:
                 raise TraceError(f"{folder / manifests.FILE}: {part.file!r} is no name for a part of table {part.table!r}")
         state: State
-        if parsed.footer is not None:
-            state = parsed.footer.end  # type: ignore[assignment]
-        else:
-            state = "recording" if held else "unfinished"
+        state = parsed.footer.end if parsed.footer is not None else "recording" if held else "unfinished"  # type: ignore[assignment]
         return cls(folder, parsed, state)
 
     @property
@@ -136,6 +133,8 @@ class TraceFolder:
             If hash, schema, row count or a page checksum is not right.
         """
         self.check(part)
+        if part.table not in tables():
+            raise TraceError(f"{self.path_of(part)}: this ringtape knows no table {part.table!r}", "use a newer ringtape")
         table = tables()[part.table]
         try:
             with open(self.open_part(part), "rb") as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
@@ -187,12 +186,16 @@ def _read_manifest(folder: Path) -> tuple[bytes, bool]:
         raise TraceError(what, "name the folder that `ringtape record` made") from None
     except NotADirectoryError:
         raise TraceError(f"{folder}: not a folder", "a trace is a folder that `ringtape record` made") from None
+    except ValueError:
+        raise TraceError(f"{os.fspath(folder)!r} cannot be the name of a folder") from None
     except OSError as error:
         raise TraceError(f"{path}: {os.strerror(error.errno or 0).lower()}") from None
+    # open() itself refuses a folder, and would leave the descriptor open.
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise TraceError(f"{path}: not a regular file")
     with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise TraceError(f"{path}: not a regular file")
         if status.st_size > MANIFEST_LIMIT:
             raise TraceError(f"{path}: {status.st_size} bytes, more than any manifest has")
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
@@ -206,8 +207,7 @@ def parse(data: bytes, name: str) -> Manifest:
 
 
 def _whole_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    for number, raw in enumerate(data.split(b"\n")[:-1], 1):
-        yield number, raw
+    yield from enumerate(data.split(b"\n")[:-1], 1)
 
 
 def _decode(raw: bytes, previous: str, where: str) -> tuple[Line, str]:
@@ -222,35 +222,44 @@ def _decode(raw: bytes, previous: str, where: str) -> tuple[Line, str]:
         _refuse_foreign(body, where)
     try:
         expected = _checksum(previous, {"type": kind, **body})
+        written = _canonical({"type": kind, **body, "sum": total}).encode() == raw
     except ValueError:
         raise TraceError(f"{where}: holds a number that JSON does not have") from None
+    except RecursionError:
+        raise TraceError(f"{where}: nested too deeply", "the file is damaged, or not a ringtape manifest") from None
     if total != expected:
-        raise TraceError(f"{where}: checksum {total} where {expected} was expected", "a line was changed, removed or moved")
+        raise TraceError(f"{where}: checksum {total:.16} where {expected} was expected", "a line was changed, removed or moved")
+    if not written:  # the same values in other bytes: what the checksum cannot see
+        raise TraceError(f"{where}: not the canonical JSON of its values", "the line was changed")
     if not isinstance(kind, str) or kind not in _TYPES:
-        raise TraceError(f"{where}: unknown line type {kind!r}", "the trace was written by a newer ringtape")
+        raise TraceError(f"{where}: unknown line type {kind!r:.60}", "the trace was written by a newer ringtape")
     return _build(_TYPES[kind], body, where), total
 
 
 def _refuse_foreign(body: Mapping[str, Any], where: str) -> None:
     if body.get("format") != FORMAT:
-        raise TraceError(f"{where}: format {body.get('format')!r} is not {FORMAT!r}", "this is no ringtape trace")
+        raise TraceError(f"{where}: format {body.get('format')!r:.60} is not {FORMAT!r}", "this is no ringtape trace")
     version = body.get("version")
-    if not isinstance(version, str) or version.split(".")[0] != VERSION.split(".")[0]:
-        raise TraceError(f"{where}: format version {version!r} is not one that this ringtape reads ({VERSION})", "use a newer ringtape")
+    if not isinstance(version, str) or re.fullmatch(r"[0-9]{1,6}\.[0-9]{1,6}", version) is None or version.split(".")[0] != VERSION.split(".")[0]:
+        raise TraceError(f"{where}: format version {version!r:.60} is not one that this ringtape reads ({VERSION})", "use a newer ringtape")
 
 
+_RING = re.compile("0|[1-9][0-9]{0,5}")
 _CHECKS: Mapping[str, Any] = {
     "str": lambda value: isinstance(value, str),
     "int": lambda value: isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63,
-    "int | None": lambda value: value is None or isinstance(value, int),
+    "int | None": lambda value: value is None or _CHECKS["int"](value),
+    "bool": lambda value: isinstance(value, bool),
     "list[str]": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
     "Mapping[str, Any]": lambda value: isinstance(value, dict),
     "Mapping[str, str]": lambda value: isinstance(value, dict) and all(isinstance(item, str) for item in value.values()),
     "Mapping[str, int]": lambda value: isinstance(value, dict) and all(_CHECKS["int"](item) for item in value.values()),
-    "Mapping[str, float]": lambda value: isinstance(value, dict) and all(isinstance(item, int | float) for item in value.values()),
+    "Mapping[str, float]": lambda value: isinstance(value, dict) and all(_CHECKS["int"](item) or isinstance(item, float) for item in value.values()),
     "Mapping[str, list[int]]": lambda value: (
         isinstance(value, dict)
-        and all(ring.isdigit() and isinstance(span, list) and len(span) == 2 and all(map(_CHECKS["int"], span)) for ring, span in value.items())
+        and all(
+            _RING.fullmatch(ring) and isinstance(span, list) and len(span) == 2 and all(map(_CHECKS["int"], span)) for ring, span in value.items()
+        )
     ),
     "Mapping[str, Mapping[str, int]]": lambda value: isinstance(value, dict) and all(_CHECKS["Mapping[str, int]"](item) for item in value.values()),
 }
@@ -267,13 +276,18 @@ def _build(kind: type[Any], body: Mapping[str, Any], where: str) -> Any:
             value = _build(Clock, value, where)
         elif spec.type == "list[Probe]" and isinstance(value, list) and all(isinstance(item, dict) for item in value):
             value = [_build(Probe, item, where) for item in value]
-        elif spec.type == "bool" and isinstance(value, bool):
-            pass
-        elif not _CHECKS.get(str(spec.type), lambda value: False)(value):
-            raise TraceError(f"{where}: {spec.name!r} of the {kind.__name__.lower()} is {value!r:.60}, not {spec.type}")
+        elif spec.type not in _CHECKS or not _CHECKS[str(spec.type)](value):
+            raise TraceError(f"{where}: {spec.name!r} of the {kind.__name__.lower()} is {_shown(value)}, not {spec.type}")
         values[spec.name] = value
-    if kind is Part and min(values["rows"], values["bytes"]) < 0:
-        raise TraceError(f"{where}: negative size")
+    if kind is Part and (min(values["rows"], values["bytes"], values["lost"]) < 0 or values["min_ts"] > values["max_ts"]):
+        raise TraceError(f"{where}: the part has a negative size or count, or ends before it begins")
     if kind is Footer and values["end"] not in ENDS:
         raise TraceError(f"{where}: end {values['end']!r} is not one of {', '.join(ENDS)}")
     return kind(**values)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.60}"
+    except (RecursionError, ValueError):  # nested too deeply, or a number of more digits than Python prints
+        return f"a {type(value).__name__}"

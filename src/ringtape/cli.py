@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -91,8 +93,15 @@ analyses (each with --format table|csv|json|parquet|markdown):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status: 0, 1 for an error, 2 for usage, 130 when interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # An encoding without the micro sign, say, must not end a report half-way.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return _dispatch(arguments)
+        status = _dispatch(arguments)
+        if sys.stdout is not None:  # None: the caller closed it
+            sys.stdout.flush()
+        return status
     except UsageError as error:
         return _complain(error, USAGE)
     except RingtapeError as error:
@@ -101,8 +110,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone (`| head`): end as any filter does, without a word.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        _discard_output()
+        name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return _complain(RingtapeError(f"{name}{(error.strerror or str(error)).lower()}"), FAILURE)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -128,10 +141,19 @@ def _dispatch(arguments: list[str]) -> int:
     run = found[name].load(parser)
     try:
         status = run(parser.parse_args(arguments[1:]))
-        sys.stdout.flush()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else USAGE
     return status
+
+
+def _discard_output() -> None:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        # What is still buffered would fail again while the interpreter ends.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(error: RingtapeError, status: int) -> int:
