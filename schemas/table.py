@@ -33,6 +33,8 @@ class Table:
         Whether a recording holds the table unless told otherwise.
     ring_size : int
         Bytes of ring memory for all CPUs together unless ``--ring-size`` says otherwise.
+    needs : tuple of str
+        Tables that have to be recorded with it, because its records are made by their probes.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Table:
     origin: Literal["ring", "recorder"] = "ring"
     default: bool = True
     ring_size: int = 0
+    needs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]

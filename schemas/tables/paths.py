@@ -7,7 +7,8 @@ TABLE = Table(
     name="paths",
     version="1.0",
     doc="One row per path or socket address that a system call was given or returned; (tid, ts) names the call.",
-    ring_size=64 << 20,
+    ring_size=32 << 20,
+    needs=("syscalls",),
     columns=(
         ts("when the call was entered, as in syscalls.ts"),
         seq(),
@@ -18,7 +19,7 @@ TABLE = Table(
         ABI,
         Column("arg", "i8", "index of the argument that points at the string"),
         Column("kind", "i8", "what the bytes are", "", "system call table", {0: "path", 1: "sockaddr"}),
-        Column("cut", "i8", "1 if the string was longer than the kernel accepts (4096 bytes) and was cut there"),
+        Column("cut", "i8", "1 if the string was longer than 8191 bytes (twice what the kernel accepts) and was cut there"),
         Column("value", "bytes", "the bytes, without the ending NUL of a path", "", "bpf_probe_read_user"),
     ),
 )

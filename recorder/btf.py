@@ -1,0 +1,140 @@
+"""The running kernel's type information (BTF): where struct members lie, and which typed tracepoints exist.
+
+Format: Documentation/bpf/btf.rst of the kernel.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringtape.schemas.errors import RecordingError
+
+VMLINUX = Path("/sys/kernel/btf/vmlinux")
+
+_INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FUNC, _PROTO = 1, 2, 3, 4, 5, 6, 12, 13
+_TYPEDEF, _DECL_TAG, _ENUM64, _VAR, _DATASEC = 8, 17, 19, 14, 15
+_FORWARDING = frozenset((8, 9, 10, 11, 18))  # typedef, volatile, const, restrict, type tag
+_EXTRA = {_INT: 4, _ARRAY: 12, _VAR: 4, _DECL_TAG: 4}
+_PER_ITEM = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _PROTO: 8, _DATASEC: 12, _ENUM64: 12}
+
+
+@dataclass(frozen=True)
+class KernelTypes:
+    """What programs need to know of a kernel.
+
+    ``offsets`` maps (struct, member) to bits, ``tracepoints`` the names of typed raw tracepoints to (BTF id, number of
+    arguments), ``iterator`` is the BTF id of ``bpf_iter_task`` or 0.
+    """
+
+    offsets: dict[tuple[str, str], int]
+    tracepoints: dict[str, tuple[int, int]]
+    iterator: int
+
+
+def read_kernel_types(members: Iterable[tuple[str, str]], path: Path = VMLINUX) -> KernelTypes:
+    """Read offsets of the given (struct, member) pairs and all typed tracepoints.
+
+    Members of anonymous structs and unions inside a struct are found as C finds them. A pair that this kernel does not
+    have is absent from the result.
+
+    Raises
+    ------
+    RecordingError
+        If the kernel offers no BTF or the file is not BTF.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecordingError(f"{path}: {error.strerror}", "recording needs a kernel built with CONFIG_DEBUG_INFO_BTF") from None
+    wanted = set(members)
+    return _Reader(data, path).kernel_types(wanted)
+
+
+class _Reader:
+    def __init__(self, data: bytes, path: Path) -> None:
+        magic, version, _, header, types_at, types_len, strings_at, strings_len = struct.unpack_from("=HBBIIIII", data)
+        if magic != 0xEB9F or version != 1:
+            raise RecordingError(f"{path}: not BTF of version 1")
+        self._data = data
+        self._strings = data[header + strings_at : header + strings_at + strings_len]
+        self._begin, self._end = header + types_at, header + types_at + types_len
+
+    def _name(self, offset: int) -> str:
+        return self._strings[offset : self._strings.index(0, offset)].decode()
+
+    def kernel_types(self, wanted: set[tuple[str, str]]) -> KernelTypes:
+        # Names are compared as string offsets; a name stands once in the string section, so one look per type is enough.
+        names = {struct_name for struct_name, _ in wanted}
+        name_offsets = {offset for name in names if (offset := self._strings.find(b"\0" + name.encode() + b"\0")) >= 0}
+        name_offsets = {offset + 1 for offset in name_offsets}
+        data, position, end = self._data, self._begin, self._end
+        unpack = struct.Struct("=III").unpack_from
+        where: list[int] = [0]
+        structs: list[int] = []
+        typedefs: list[int] = []
+        iterator = 0
+        number = 0
+        strings = self._strings
+        while position < end:
+            number += 1
+            where.append(position)
+            name, info, _ = unpack(data, position)
+            kind = info >> 24 & 31
+            if kind == _STRUCT and name in name_offsets:
+                structs.append(number)
+            elif kind == _TYPEDEF and strings.startswith(b"btf_trace_", name):
+                typedefs.append(number)
+            elif kind == _FUNC and strings.startswith(b"bpf_iter_task\0", name):
+                iterator = number
+            position += 12 + _EXTRA.get(kind, 0) + _PER_ITEM.get(kind, 0) * (info & 0xFFFF)
+        self._where = where
+        offsets: dict[tuple[str, str], int] = {}
+        for number in structs:
+            name = self._name(unpack(data, where[number])[0])
+            found = self._members(number, 0)
+            for struct_name, member in wanted:
+                if struct_name == name and member in found:
+                    offsets.setdefault((struct_name, member), found[member])
+        tracepoints = {}
+        for number in typedefs:
+            name_at, _, target = unpack(data, where[number])
+            arguments = self._arguments(target)
+            if arguments is not None:
+                tracepoints[self._name(name_at).removeprefix("btf_trace_")] = (number, arguments)
+        return KernelTypes(offsets, tracepoints, iterator)
+
+    def _resolve(self, number: int) -> tuple[int, int, int, int]:
+        """Follow typedefs and qualifiers; return (type number, kind, info, size or type)."""
+        while True:
+            _, info, target = struct.unpack_from("=III", self._data, self._where[number])
+            kind = info >> 24 & 31
+            if kind not in _FORWARDING or number == 0:
+                return number, kind, info, target
+            number = target
+
+    def _members(self, number: int, base: int) -> dict[str, int]:
+        number, kind, info, _ = self._resolve(number)
+        if kind not in (_STRUCT, _UNION):
+            return {}
+        found: dict[str, int] = {}
+        at = self._where[number] + 12
+        for index in range(info & 0xFFFF):
+            name, member_type, bits = struct.unpack_from("=III", self._data, at + 12 * index)
+            if info >> 31:
+                bits &= 0xFFFFFF
+            if name:
+                found[self._name(name)] = base + bits
+            else:
+                found.update(self._members(member_type, base + bits))
+        return found
+
+    def _arguments(self, pointer: int) -> int | None:
+        """Return the number of arguments of a tracepoint's typedef, without the leading ``void *data``."""
+        _, kind, _, target = self._resolve(pointer)
+        if kind != _PTR:
+            return None
+        _, kind, info, _ = self._resolve(target)
+        return (info & 0xFFFF) - 1 if kind == _PROTO else None

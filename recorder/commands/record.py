@@ -1,0 +1,105 @@
+"""Record the system calls and processes of a command, or of what already runs, into a trace folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+EPILOG = """\
+Examples:
+  sudo ringtape record -- tar cf /tmp/x.tar /usr/include
+  sudo ringtape record --pid 1234 --duration 10s -o server.trace
+  sudo ringtape record --all --syscall fsync,fdatasync --min-duration 1ms
+
+The command runs as the user who called sudo, with his environment, and its exit status is passed on.
+Ctrl-C ends the recording; the trace is complete up to then.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    from ringtape.schemas.table import tables
+
+    rings = [one for one in tables().values() if one.origin == "ring"]
+    default = ",".join(one.name for one in rings if one.default)
+    parser.epilog = EPILOG
+    parser.usage = "ringtape record [options] -- COMMAND [ARG ...]"
+    parser.add_argument("-o", "--output", type=Path, metavar="TRACE", help="trace folder to make (default: a name from command and time, here)")
+    what = parser.add_argument_group("what to record (or a command after --)")
+    what.add_argument("--pid", action="append", default=[], metavar="PID", help="a running process, its threads, and what they start; several: 1,2")
+    what.add_argument("--comm", action="append", default=[], metavar="NAME", help="threads whose command name is NAME, while it is (repeatable)")
+    what.add_argument("--uid", action="append", default=[], metavar="USER", help="threads with this effective user, name or number (repeatable)")
+    what.add_argument("--cgroup", type=Path, metavar="FOLDER", help="threads in this cgroup (version 2) and those below it")
+    what.add_argument("--all", action="store_true", help="every thread of the machine but the recorder's own")
+    what.add_argument("--tables", metavar="LIST", help=f"tables to record, or all (default: {default})")
+    what.add_argument("--syscall", action="append", default=[], metavar="LIST", help="only these system calls")
+    what.add_argument("--min-duration", metavar="TIME", default="0", help="only calls that take at least this long, such as 10ms")
+    how = parser.add_argument_group("how")
+    how.add_argument("--duration", metavar="TIME", help="end the recording after this time")
+    how.add_argument("--ring-size", metavar="SIZE", help="ring memory of each table for all CPUs together, such as 64M, or TABLE=SIZE,...")
+    how.add_argument("--no-wait", action="store_true", help="end with the command, not with the last of its descendants")
+    how.add_argument("--no-merge", action="store_true", help="leave the parts as they were sealed")
+    how.add_argument("-q", "--quiet", action="store_true", help="no progress line and no summary")
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Record and return the command's exit status."""
+    from ringtape.recorder.launcher import exit_as
+    from ringtape.recorder.options import Options, Target, check_cgroup, check_comms, check_pids, check_uids, choose_calls, choose_tables
+    from ringtape.recorder.session import Session, default_output, parse_ring_sizes
+    from ringtape.schemas.errors import UsageError
+    from ringtape.schemas.units import parse_duration
+
+    pids = [item for value in args.pid for item in value.split(",")]
+    for pid in pids:
+        if not pid.isdigit():
+            raise UsageError(f"{pid!r} is no process number", "`ps -e` lists the processes")
+    target = Target(
+        command=tuple(args.command),
+        pids=check_pids([int(pid) for pid in pids]),
+        comms=check_comms(args.comm),
+        uids=check_uids([item for value in args.uid for item in value.split(",")]),
+        cgroup=check_cgroup(args.cgroup) if args.cgroup else None,
+        everything=args.all,
+    )
+    chosen = choose_tables(args.tables)
+    names = [name for value in args.syscall for name in value.split(",") if name]
+    if args.syscall and "syscalls" not in chosen:
+        raise UsageError("--syscall without the table syscalls", "add syscalls to --tables")
+    options = Options(
+        target=target,
+        tables=chosen,
+        calls=choose_calls(names),
+        call_names=tuple(names),
+        min_duration=parse_duration(args.min_duration),
+        ring_sizes=parse_ring_sizes(args.ring_size, chosen),
+        duration=parse_duration(args.duration) if args.duration else None,
+        wait_for_descendants=not args.no_wait,
+        merge=not args.no_merge,
+    )
+    output = args.output or default_output(options)
+    outcome = Session(options, output, args.quiet).run()
+    if not args.quiet and (sys.stderr.isatty() or args.output is None or outcome.lost):
+        _summarise(outcome)
+    if outcome.wait_status is not None:
+        return exit_as(outcome.wait_status)
+    return 128 + outcome.signal if outcome.signal and target.command else 0
+
+
+def _summarise(outcome: object) -> None:
+    import contextlib
+
+    from ringtape.recorder.progress import count
+    from ringtape.recorder.session import Outcome
+    from ringtape.schemas.escape import escape
+    from ringtape.schemas.units import format_size
+
+    assert isinstance(outcome, Outcome)
+    lost = f"{outcome.lost} LOST" if outcome.lost else "none lost"
+    text = f"{count(outcome.rows)} events in {outcome.seconds:.1f} s, {lost}, {format_size(outcome.size)}: {escape(str(outcome.trace))}"
+    if outcome.end != "complete":
+        text += f" ({outcome.end})"
+    with contextlib.suppress(OSError):
+        print(f"ringtape: {text}", file=sys.stderr)

@@ -1,0 +1,102 @@
+"""The journal: the rings of a recording, pinned in bpffs so that a killed recorder loses nothing.
+
+A journal is the folder ``/sys/fs/bpf/ringtape/<trace id>`` with one pin per ring (``ring_<table>_<index>``), per counter
+map (``counters_<table>``) and for the loss ledger (``losses``). It belongs to the invoking user, so that the recorder
+can remove it after it has given up its privileges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringtape.recorder import bpf
+
+BPFFS = Path("/sys/fs/bpf")
+ROOT = BPFFS / "ringtape"
+TRACE_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Journal:
+    """A folder of pins, held open by ``descriptor`` so that it can be removed without passing through its parents."""
+
+    path: Path
+    descriptor: int
+    parent: int
+
+    @classmethod
+    def create(cls, trace_id: str, uid: int, gid: int) -> Journal:
+        """Make the folder of a new recording.
+
+        Raises
+        ------
+        OSError
+            If bpffs is not mounted or not writable.
+        """
+        if not is_mounted():
+            raise FileNotFoundError(2, "bpffs is not mounted", str(BPFFS))
+        with contextlib.suppress(FileExistsError):
+            ROOT.mkdir(mode=0o755)
+        path = ROOT / trace_id
+        path.mkdir(mode=0o700)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.chown(path, uid, gid)
+        return cls(path, os.open(path, flags), os.open(ROOT, flags))
+
+    def pin(self, descriptor: int, name: str, uid: int, gid: int) -> None:
+        """Pin a map for its owner."""
+        bpf.pin(descriptor, str(self.path / name))
+        os.chown(self.path / name, uid, gid)
+
+    def remove(self) -> None:
+        """Remove the pins; the kernel frees what nothing else holds. The empty folder goes too where we may remove it."""
+        for name in os.listdir(self.descriptor):
+            os.unlink(name, dir_fd=self.descriptor)
+        # Its parent is root's: without privileges the empty folder stays until the next recording sweeps it up.
+        with contextlib.suppress(OSError):
+            os.rmdir(self.path.name, dir_fd=self.parent)
+
+    @classmethod
+    def open(cls, path: Path) -> Journal:
+        """Open the journal of a recording that was cut off.
+
+        Raises
+        ------
+        OSError
+            If it is gone, for example because the machine was restarted.
+        """
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        return cls(path, os.open(path, flags), os.open(path.parent, flags))
+
+
+def is_mounted() -> bool:
+    """Return whether bpffs is mounted at its usual place."""
+    return any(line.split()[1:3] == [str(BPFFS), "bpf"] for line in Path("/proc/self/mounts").read_text().splitlines())
+
+
+def mount() -> bool:
+    """Mount bpffs where root finds it missing, as bpftool does; return whether it is mounted now."""
+    if not is_mounted() and os.geteuid() == 0 and BPFFS.is_dir():
+        subprocess.run(["mount", "-t", "bpf", "-o", "mode=0700", "bpf", str(BPFFS)], check=False, capture_output=True)
+    return is_mounted()
+
+
+def sweep() -> None:
+    """Remove empty folders of recordings that ended."""
+    with contextlib.suppress(OSError):
+        for path in ROOT.iterdir():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def left_behind() -> list[Path]:
+    """Return the journals that hold pins: of recordings that go on, and of such that were killed."""
+    try:
+        return sorted(path for path in ROOT.iterdir() if TRACE_ID.fullmatch(path.name) and any(path.iterdir()))
+    except OSError:
+        return []

@@ -1,0 +1,281 @@
+"""The kernel's side of a recording: maps made and filled, programs loaded and attached, iterators run."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import struct
+from array import array
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from mmap import mmap
+from pathlib import Path
+
+from ringtape.recorder import bpf
+from ringtape.recorder.bpf import Map, MapType
+from ringtape.recorder.compile import Bytecode, bytecode
+from ringtape.recorder.journal import Journal
+from ringtape.recorder.options import Options, cgroup_root, possible_cpus
+from ringtape.recorder.program import ring_tables
+from ringtape.schemas.abi import syscalls as abi
+from ringtape.schemas.errors import RecordingError
+from ringtape.schemas.manifest import Probe
+from ringtape.schemas.table import Table
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+MAX_RINGS = 64
+"""Rings of a table at most; on machines with more CPUs several CPUs share one."""
+CALLS = 1024
+_STRING_KINDS = {"path": 1, "sockaddr_in": 2, "sockaddr_out": 3}
+_LISTED = 8
+# The mark is inherited before anything else can be seen; enter before exit, so that no exit lacks an enter that was after the attachment.
+_FIRST = ("task_newtask", "sched_process_exit", "sched_process_exec", "task_rename", "sys_enter")
+
+
+@dataclass
+class Kernel:
+    """Everything that a recording holds in the kernel."""
+
+    maps: dict[str, Map]
+    rings: dict[str, list[Map]]
+    programs: dict[str, int]
+    code: Bytecode
+    cpus: int
+    cookie: int
+    probes: list[Probe] = field(default_factory=list)
+    links: list[int] = field(default_factory=list)
+    iterators: dict[str, int] = field(default_factory=dict)
+
+    def attach(self) -> None:
+        """Attach every program to its tracepoint, and note what could not be."""
+
+        def order(item: tuple[str, str]) -> tuple[int, str]:
+            name, tracepoint = item
+            return (_FIRST.index(tracepoint) if tracepoint in _FIRST else len(_FIRST), name)
+
+        for name, tracepoint in sorted(self.code.probes.items(), key=order):
+            if name not in self.programs:
+                self.probes.append(Probe(name, False, f"this kernel has no tracepoint {tracepoint}"))
+                continue
+            try:
+                self.links.append(bpf.attach_raw_tracepoint(self.programs[name]))
+                self.probes.append(Probe(name, True))
+            except OSError as error:
+                self.probes.append(Probe(name, False, os.strerror(error.errno or 0)))
+
+    def detach(self) -> None:
+        """Detach every program: from here on the target runs as if it had never been recorded."""
+        for link in self.links:
+            os.close(link)
+        self.links.clear()
+
+    def iterate(self, name: str) -> bytes:
+        """Run a task iterator over every thread of the machine and return what it wrote."""
+        descriptor = bpf.create_iterator(self.programs[f"iterator__{name}"])
+        return _read_all(descriptor)
+
+    def prepare_iterator(self, name: str) -> None:
+        """Make an iterator that can be run later without privileges."""
+        self.iterators[name] = bpf.create_iterator(self.programs[f"iterator__{name}"])
+
+    def run_prepared(self, name: str) -> bytes:
+        """Run an iterator that was prepared; it runs once."""
+        descriptor = self.iterators.pop(name, None)
+        return b"" if descriptor is None else _read_all(descriptor)
+
+    def arm(self, pid: int) -> None:
+        """Mark the launcher, so that it is recorded from its execve on."""
+        _, size = self.code.sizes["state"]
+        value = bytearray(size)
+        value[TRACED_AT] = 2
+        pidfd = os.pidfd_open(pid)
+        try:
+            self.maps["state"].update(struct.pack("=I", pidfd), bytes(value))
+        finally:
+            os.close(pidfd)
+        self.maps["status"].update(struct.pack("=I", 0), struct.pack("=q", 1))
+
+    def pin(self, journal: Journal, uid: int, gid: int) -> None:
+        """Pin what a later `recover` needs."""
+        for name, rings in self.rings.items():
+            for index, ring in enumerate(rings):
+                journal.pin(ring.fd, f"ring_{name}_{index}", uid, gid)
+            journal.pin(self.maps[f"counters_{name}"].fd, f"counters_{name}", uid, gid)
+        journal.pin(self.maps["losses"].fd, "losses", uid, gid)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.detach()
+        for descriptor in (*self.programs.values(), *self.iterators.values()):
+            os.close(descriptor)
+        for one in (*self.maps.values(), *(ring for rings in self.rings.values() for ring in rings)):
+            one.close()
+        self.programs.clear()
+        self.iterators.clear()
+        self.maps.clear()
+        self.rings.clear()
+
+
+TRACED_AT = 8 + 64 + 4 + 2
+"""Offset of ``traced`` in struct task_state (probes/common.bpf.h)."""
+
+
+def _read_all(descriptor: int) -> bytes:
+    chunks = []
+    try:
+        while chunk := os.read(descriptor, 1 << 16):
+            chunks.append(chunk)
+    finally:
+        os.close(descriptor)
+    return b"".join(chunks)
+
+
+def load(options: Options) -> Kernel:
+    """Make maps and programs for a recording; nothing is attached yet.
+
+    Raises
+    ------
+    PrivilegeError, RecordingError
+        Naming what the kernel refused.
+    """
+    cpus = possible_cpus()
+    recorded = ring_tables(options.tables)
+    _check_privilege()
+    code = bytecode(options.tables, cpus)
+    shards = min(cpus, MAX_RINGS)
+    kernel = Kernel({}, {one.name: [] for one in recorded}, {}, code, cpus, secrets.randbits(64) | 1)
+    try:
+        # The kernel clears every page of a ring as it makes it, which takes as long as all the rest: side by side.
+        with ThreadPoolExecutor(2) as pool:
+            sizes = {one.name: ring_bytes(options.ring_size(one), shards) for one in recorded}
+            pending = {one.name: [pool.submit(_create_ring, one, index, sizes[one.name]) for index in range(shards)] for one in recorded}
+            try:
+                _create_maps(kernel, options, 0 if shards == cpus else shards)
+                _load_programs(kernel)
+            finally:
+                for name, futures in pending.items():
+                    # Lists grow in place, so that close() frees what was made when a later one is refused.
+                    for future in futures:
+                        if future.exception() is None:
+                            kernel.rings[name].append(future.result())
+        for name, futures in pending.items():
+            for index, future in enumerate(futures):
+                kernel.maps[f"rings_{name}"].update(struct.pack("=I", index), struct.pack("=I", future.result().fd))
+    except BaseException:
+        kernel.close()
+        raise
+    return kernel
+
+
+def _create_maps(kernel: Kernel, options: Options, shards: int) -> None:
+    code, made = kernel.code, kernel.maps
+    template = bpf.create_map("template", MapType.RINGBUF, 0, 0, PAGE)
+    try:
+        for spec in code.maps:
+            key, value = code.sizes[spec.name]
+            flags = bpf.MAP_RDONLY_PROG if spec.name == "config" else 0
+            if spec.name in ("calls", "status") or spec.name.startswith("counters_"):
+                flags |= bpf.MAP_MMAPABLE
+            inner = template if spec.type is MapType.ARRAY_OF_MAPS else None
+            made[spec.name] = bpf.create_map(spec.name, spec.type, key, value, spec.entries, flags, inner)
+    finally:
+        template.close()
+    made["config"].update(struct.pack("=I", 0), _config(options, kernel.cookie, shards, code.sizes["config"][1]))
+    made["config"].freeze()
+    if "calls" in made:
+        # Neither frozen nor read-only: the verifier refuses constants with more than one element, the kernel to map them.
+        _fill_calls(made["calls"], options)
+    for pid in options.target.pids:
+        made["targets"].update(struct.pack("=I", pid), struct.pack("=I", 1))
+
+
+def _load_programs(kernel: Kernel) -> None:
+    code = kernel.code
+    numbers = {number: kernel.maps[spec.name].fd for number, spec in enumerate(code.maps)}
+    for name, tracepoint in code.probes.items():
+        if tracepoint in code.tracepoints:
+            program = bpf.relocate(code.code[name], numbers)
+            btf_id = code.tracepoints[tracepoint][0]
+            kernel.programs[name] = bpf.load_program(name, program, bpf.PROG_TYPE_TRACING, bpf.ATTACH_TRACE_RAW_TP, btf_id)
+    for name in code.iterators:
+        program = bpf.relocate(code.code[f"iterator__{name}"], numbers)
+        kernel.programs[f"iterator__{name}"] = bpf.load_program(name, program, bpf.PROG_TYPE_TRACING, bpf.ATTACH_TRACE_ITER, code.iterator)
+
+
+def ring_bytes(total: int, rings: int) -> int:
+    """Return the size of each ring: the largest power of two of pages whose sum stays within the total, a page at least."""
+    pages = max(1, total // rings // PAGE)
+    return int(PAGE * (1 << pages.bit_length() - 1))
+
+
+def _check_privilege() -> None:
+    """Make the smallest map: the one sure way to know whether this process may."""
+    bpf.create_map("probe", MapType.ARRAY, 4, 4, 1).close()
+
+
+def _create_ring(one: Table, index: int, size: int) -> Map:
+    return bpf.create_map(f"{one.name[:11]}_{index}", MapType.RINGBUF, 0, 0, size)
+
+
+def _config(options: Options, cookie: int, shards: int, size: int) -> bytes:
+    """Return struct config (probes/common.bpf.h)."""
+    target = options.target
+    cgroup, level = 0, 0
+    if target.cgroup is not None:
+        root = cgroup_root()
+        if root is None:
+            raise RecordingError("the cgroup hierarchy was unmounted")
+        cgroup, level = target.cgroup.stat().st_ino, len(target.cgroup.relative_to(root).parts)
+    uids = [*target.uids, *[0] * (8 - len(target.uids))]
+    comms = b"".join(os.fsencode(name).ljust(16, b"\0") for name in target.comms).ljust(128, b"\0")
+    choices = len(target.comms) or len(target.uids)
+    head = struct.pack("=QQQIIIIII", cookie, options.min_duration, cgroup, level, target.select, os.getpid(), shards, bool(options.calls), choices)
+    packed = head + struct.pack("=8Q", *uids) + comms
+    if len(packed) != size:
+        raise RecordingError(f"struct config has {size} bytes in the probe and {len(packed)} here")
+    return packed
+
+
+def _fill_calls(calls: Map, options: Options) -> None:
+    """Tell the probe of each call its arity, whether it is wanted, and which arguments are strings."""
+    native = abi.native_abi()
+    table = array("I", [6 if options.calls else 6 | _LISTED]) * (2 * CALLS)
+    numberings: Iterable[tuple[int, str | None]] = ((0, native), (CALLS, abi.compat_abi(native)))
+    for base, name in numberings:
+        for number in abi.names(name) if name else ():
+            if name is None or number >= CALLS:
+                continue
+            info = abi.arity(name, number)
+            if not options.calls or (name, number) in options.calls:
+                info |= _LISTED
+            for slot, string in enumerate(abi.strings(name, number)):
+                length = string.length_arg if string.length_arg is not None else 0
+                info |= (string.arg | _STRING_KINDS[string.kind] << 3 | length << 5) << 8 * (slot + 1)
+            table[base + number] = info
+    with mmap(calls.fd, -(-len(table) * 8 // PAGE) * PAGE) as memory:
+        # Elements of an array map lie 8 bytes apart.
+        cells = array("I", bytes(len(table) * 8))
+        cells[::2] = table
+        memory[: len(table) * 8] = cells.tobytes()
+
+
+def existing(kernel: Kernel, options: Options) -> bytes:
+    """Mark what exists at the start; return the rows that the iterator made of it (struct processes_record or a count).
+
+    A thread that a not yet marked one makes between two steps is found by the next pass; passes end when one finds none.
+    """
+    if options.target.command:
+        return b""
+    rows = b""
+    for _ in range(64):
+        found = kernel.iterate("attach")
+        rows += found
+        if not found:
+            break
+    return rows
+
+
+def cgroup_ids(folder: Path) -> set[int]:
+    """Return the ids of a cgroup and of all below it."""
+    return {folder.stat().st_ino, *(path.stat().st_ino for path in folder.rglob("*") if path.is_dir())}

@@ -1,0 +1,122 @@
+"""Who asked for the recording, and how the recorder gives up what it no longer needs."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringtape.schemas.errors import RecordingError
+
+_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 38, 47, 4
+_CAPABILITY_VERSION_3 = 0x20080522
+_CAPSET = {"x86_64": 126, "aarch64": 91}
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class User:
+    """The person behind the recording: the one who called sudo, or whoever runs this process."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    through_sudo: bool
+
+    @classmethod
+    def invoking(cls) -> User:
+        """Find out who asked; SUDO_UID counts only for root, to whom alone sudo gives it."""
+        name = os.environ.get("SUDO_UID", "")
+        if os.geteuid() == 0 and name.isdigit() and int(name) != 0:
+            uid = int(name)
+            try:
+                entry = pwd.getpwuid(uid)
+                return cls(uid, entry.pw_gid, tuple(os.getgrouplist(entry.pw_name, entry.pw_gid)), True)
+            except KeyError:
+                gid = int(os.environ.get("SUDO_GID", name))
+                return cls(uid, gid, (gid,), True)
+        return cls(os.getuid(), os.getgid(), tuple(os.getgroups()), False)
+
+    def become(self) -> None:
+        """Take this user's identity for good (for the command)."""
+        if os.geteuid() == 0 and self.through_sudo:
+            os.setgroups(self.groups)
+            os.setresgid(self.gid, self.gid, self.gid)
+            os.setresuid(self.uid, self.uid, self.uid)
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment for the command: under sudo the one that the user had when calling it.
+
+        sudo replaces PATH, HOME and more; but its own process still shows what the user gave it. Where that process
+        cannot be seen, the user's account fills in.
+        """
+        if not self.through_sudo:
+            return dict(os.environ)
+        found = _environment_of_sudo(self.uid)
+        if found is not None:
+            return found
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
+        try:
+            entry = pwd.getpwuid(self.uid)
+        except KeyError:
+            return environment
+        return environment | {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "SHELL": entry.pw_shell}
+
+
+def _environment_of_sudo(uid: int) -> dict[str, str] | None:
+    pid = os.getppid()
+    for _ in range(8):
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+            fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+            if Path(os.readlink(f"/proc/{pid}/exe")).name == "sudo":
+                pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                values = dict(pair.split(b"=", 1) for pair in pairs if b"=" in pair)
+                # sudo's monitor process has the environment of root; its parent has the user's.
+                if values and b"SUDO_UID" not in values:
+                    return {os.fsdecode(name): os.fsdecode(value) for name, value in values.items()}
+            pid = int(fields["PPid"])
+        except (OSError, KeyError, ValueError):
+            return None
+        if pid <= 1:
+            return None
+    return None
+
+
+def drop(user: User) -> None:
+    """Become the invoking user without any capability, for good; to be called before any thread is started.
+
+    Raises
+    ------
+    RecordingError
+        If a capability remains: the recorder then does not go on.
+    """
+    for capability in range(64):
+        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            break  # EINVAL: beyond the last capability; EPERM: we had none to begin with
+    if os.geteuid() == 0 and user.uid != 0:
+        os.setgroups(user.groups)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), 8)
+    nothing = ctypes.create_string_buffer(24)
+    _libc.syscall(_CAPSET[os.uname().machine], header, nothing)
+    left = capabilities()
+    if any(left.values()):
+        raise RecordingError(f"capabilities could not be given up: {', '.join(name for name, mask in left.items() if mask)}")
+
+
+def capabilities(pid: int | str = "self") -> dict[str, int]:
+    """Return the permitted, effective, inheritable and ambient capability masks, united over all threads of a process."""
+    masks = dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapAmb"), 0)
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for line in (task / "status").read_text().splitlines():
+            name, _, value = line.partition(":\t")
+            if name in masks:
+                masks[name] |= int(value, 16)
+    return masks

@@ -1,0 +1,134 @@
+"""The probe program: its text, assembled from table declarations and probe files, and what its bytecode asks for."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ringtape.recorder.bpf import MapType
+from ringtape.recorder.btf import KernelTypes
+from ringtape.schemas.errors import RecordingError
+from ringtape.schemas.table import Table, tables
+
+PROBES = Path(__file__).parent / "probes"
+HEADERS = PROBES / "headers"
+
+_MAP = re.compile(r"^MAP\((\w+),\s*(\w+),.*,\s*([^,()]+)\)\s*$", re.MULTILINE)
+_PROBE = re.compile(r"^PROBE\((\w+)\)", re.MULTILINE)
+_ITERATOR = re.compile(r"^ITERATOR\((\w+)\)", re.MULTILINE)
+_MEMBER = re.compile(r"\b(?:READ\(\s*\w+,[^,;]+,|READ_BIT\([^,;]+,|ADDRESS\([^,;]+,)\s*(\w+)\s*,\s*(\w+)\s*\)|\bOFFSET_([a-z][a-z0-9]*(?:_[a-z0-9]+)*)__(\w+)")
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """A map that the text declares; ``entries`` 0 means that its type needs none."""
+
+    name: str
+    type: MapType
+    entries: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """An assembled program.
+
+    ``maps`` are numbered by their order: the bytecode names them by that number. ``probes`` maps functions to the
+    tracepoints that they attach to, ``iterators`` are the names of task iterators.
+    """
+
+    text: str
+    maps: tuple[MapSpec, ...]
+    probes: Mapping[str, str]
+    iterators: tuple[str, ...]
+
+    @property
+    def functions(self) -> list[str]:
+        """Every function whose bytecode is wanted: programs, iterators, and those that tell the sizes of maps."""
+        sizes = [f"map_{what}__{spec.name}" for spec in self.maps for what in ("key", "value")]
+        return [*self.probes, *(f"iterator__{name}" for name in self.iterators), *sizes]
+
+
+def ring_tables(names: Sequence[str]) -> tuple[Table, ...]:
+    """Return the declared tables of these names whose rows come from a ring."""
+    return tuple(table for name, table in tables().items() if name in names and table.origin == "ring")
+
+
+@cache
+def _read(name: str) -> str:
+    return _without_comments((PROBES / name).read_text())
+
+
+def _without_comments(text: str) -> str:
+    return re.sub(r"/\*.*?\*/", lambda match: "\n" * match[0].count("\n"), text, flags=re.DOTALL)
+
+
+def members(names: Sequence[str]) -> set[tuple[str, str]]:
+    """Return the (struct, member) pairs that the probes of these tables read, on this architecture or another."""
+    text = "".join(_read(file) for file in _files(names))
+    return {(match[1] or match[3], match[2] or match[4]) for match in _MEMBER.finditer(text) if "structure" not in match[0]}
+
+
+def _files(names: Sequence[str]) -> list[str]:
+    # target.bpf.c comes last: it uses what the others define.
+    return ["common.bpf.h", *(f"{table.name}.bpf.c" for table in ring_tables(names)), "target.bpf.c"]
+
+
+def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
+    """Assemble the program that records these tables on a kernel with these types and this number of possible CPUs.
+
+    Raises
+    ------
+    RecordingError
+        If the kernel lacks a structure member that the probes read.
+    """
+    recorded = ring_tables(names)
+    files = _files(names)
+    declared = [(match[1], match[2], match[3].strip()) for file in files for match in _MAP.finditer(_read(file))]
+    for table in recorded:
+        declared += [(f"rings_{table.name}", "ARRAY_OF_MAPS", "CPUS"), (f"counters_{table.name}", "ARRAY", "CPUS")]
+    symbols = {"CPUS": cpus}
+    for file in files:
+        symbols |= {name: int(value) for name, value in re.findall(r"^#define (\w+) ([0-9]+)$", _read(file), re.MULTILINE)}
+    maps = tuple(MapSpec(name, MapType[kind], _entries(entries, symbols)) for name, kind, entries in declared)
+    prelude = [f"#define PAGE_BYTES {os.sysconf('SC_PAGE_SIZE')}"]
+    if platform.machine() == "aarch64":
+        prelude.append("#define __TARGET_ARCH_arm64 1")
+    for number, table in enumerate(tables().values()):
+        if table in recorded:
+            prelude += [f"#define TABLE_{table.name} {number}", table.c_struct()]
+    for number, spec in enumerate(maps):
+        prelude += [f"#define MAP_NUMBER_{spec.name} {number}", f"#define MAP_{spec.name} ((void *)bpf_pseudo_fd(1, {number}))"]
+    for structure, member in sorted(members(names)):
+        bits = types.offsets.get((structure, member))
+        if bits is not None:
+            prelude += [f"#define OFFSET_{structure}__{member} {bits // 8}", f"#define BIT_{structure}__{member} {bits % 8}"]
+    body: list[str] = []
+    for file in files:
+        body += ["#undef PROBE_FILE", f"#define PROBE_FILE {file.partition('.')[0]}", _read(file)]
+        if file == "common.bpf.h":
+            for table in recorded:
+                body += [f"MAP(rings_{table.name}, ARRAY_OF_MAPS, u32, u32, 0)", f"MAP(counters_{table.name}, ARRAY, u32, struct counters, 0)"]
+    probes = {f"{file.partition('.')[0]}__{name}": name for file in files for name in _PROBE.findall(_read(file))}
+    iterators = tuple(name for file in files for name in _ITERATOR.findall(_read(file)))
+    return Source("\n".join([*prelude, *body]) + "\n", maps, probes, iterators)
+
+
+def _entries(text: str, symbols: Mapping[str, int]) -> int:
+    total = 1
+    for factor in text.split("*"):
+        factor = factor.strip()
+        total *= int(factor) if factor.isdigit() else symbols[factor]
+    return total
+
+
+def loss_table(number: int) -> str:
+    """Return the table that a key of the loss ledger means: tables are numbered in the order of their names."""
+    try:
+        return list(tables())[number]
+    except IndexError:
+        raise RecordingError(f"the loss ledger names table {number}, which is not declared") from None

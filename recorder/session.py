@@ -1,0 +1,332 @@
+"""The life of a recording, from the command line to the footer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import struct
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from mmap import PROT_READ, mmap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ringtape.recorder import journal as journals
+from ringtape.recorder import kernel as kernels
+from ringtape.recorder.folder import acting_as, create_folder
+from ringtape.recorder.journal import Journal
+from ringtape.recorder.kernel import PAGE, Kernel
+from ringtape.recorder.launcher import Launcher
+from ringtape.recorder.options import Options
+from ringtape.recorder.privileges import User, drop
+from ringtape.recorder.progress import Progress
+from ringtape.schemas.abi.syscalls import native_abi
+from ringtape.schemas.errors import RecordingError
+from ringtape.schemas.manifest import Clock, Header
+from ringtape.schemas.table import table
+from ringtape.schemas.units import format_size
+from ringtape.version import VERSION
+
+if TYPE_CHECKING:
+    from ringtape.recorder.pump import Pump
+
+POLL = 0.01
+"""Seconds between two looks at the rings: at 4 million calls a second a hundredth of the default ring comes in."""
+GRACE = 1.0
+"""Seconds that the command is given to end by itself after Ctrl-C reached it as well."""
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a recording ended.
+
+    ``wait_status`` is the command's as wait(2) gives it, None without a command or while it still runs; ``signal`` is
+    the one that ended the recording, or 0.
+    """
+
+    trace: Path
+    end: str
+    wait_status: int | None
+    signal: int
+    rows: int
+    lost: int
+    seconds: float
+    size: int
+
+
+def default_output(options: Options) -> Path:
+    """Return a name for the trace in the current folder: what is recorded, and when."""
+    subject = Path(options.target.command[0]).name if options.target.command else options.target.select.name.lower()
+    if options.target.pids:
+        subject = f"pid{options.target.pids[0]}"
+    plain = re.sub(r"[^A-Za-z0-9._+-]", "_", subject)[:40]
+    return Path(f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}.trace")
+
+
+class Session:
+    """One recording. `run` does all of it, in the order in which privileges allow."""
+
+    def __init__(self, options: Options, output: Path, quiet: bool = False) -> None:
+        self._options = options
+        self._path = output
+        self._user = User.invoking()
+        self._trace_id = uuid.uuid4().hex
+        self._progress = Progress(not quiet)
+        self._signal = 0
+        self._signal_at = 0.0
+
+    def run(self) -> Outcome:
+        """Record, and return how it ended.
+
+        Raises
+        ------
+        RingtapeError
+            If the recording could not be started, or what was recorded could not be written.
+        """
+        command = self._options.target.command
+        launcher = Launcher(command, self._user) if command else None
+        try:
+            with acting_as(self._user):
+                folder = create_folder(self._path)
+        except BaseException:
+            if launcher:
+                launcher.abandon()
+            raise
+        kernel: Kernel | None = None
+        journal: Journal | None = None
+        try:
+            kernel = kernels.load(self._options)
+            journal, reason = self._pin(kernel)
+            kernel.attach()
+            existing = kernels.existing(kernel, self._options)
+            for name in kernel.code.iterators:
+                if name != "attach":
+                    kernel.prepare_iterator(name)
+            if launcher:
+                kernel.arm(launcher.pid)
+            drop(self._user)
+        except BaseException:
+            if launcher:
+                launcher.abandon()
+            if kernel:
+                kernel.close()
+            if journal:
+                journal.remove()
+            os.close(folder)
+            with contextlib.suppress(OSError), acting_as(self._user):
+                self._path.rmdir()
+            raise
+        for number in _ENDING:
+            signal.signal(number, self._on_signal)
+        attached_at = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        try:
+            if launcher:
+                launcher.release()
+        except BaseException:
+            kernel.close()
+            if journal:
+                journal.remove()
+            os.close(folder)
+            with contextlib.suppress(OSError):
+                self._path.rmdir()
+            raise
+        header = self._header(kernel, journal, reason, attached_at)
+        return self._record(kernel, journal, folder, header, existing, launcher)
+
+    def _pin(self, kernel: Kernel) -> tuple[Journal | None, str]:
+        """Pin the rings if bpffs allows; the recording goes on without, and says so."""
+        try:
+            journals.mount()
+            journals.sweep()
+            journal = Journal.create(self._trace_id, self._user.uid, self._user.gid)
+            kernel.pin(journal, self._user.uid, self._user.gid)
+        except OSError as error:
+            return None, f"{error.filename or journals.BPFFS}: {error.strerror}"
+        return journal, ""
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if not self._signal:
+            self._signal_at = time.monotonic()
+        self._signal = self._signal or number
+
+    def _header(self, kernel: Kernel, journal: Journal | None, reason: str, attached_at: int) -> Header:
+        probes = list(kernel.probes)
+        if journal is None:
+            from ringtape.schemas.manifest import Probe
+
+            probes.append(Probe("journal", False, reason))
+        return Header(
+            trace_id=self._trace_id,
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            host=describe_host(),
+            clock=read_clock(),
+            command=list(self._options.target.command),
+            options=self._options.describe(),
+            tables={name: table(name).version for name in self._options.tables},
+            probes=probes,
+            tools={"ringtape": VERSION, "bcc": kernel.code.bcc, "python": sys.version.split()[0]},
+            abi=native_abi(),
+            attached_at=attached_at,
+            journal=str(journal.path) if journal else "",
+            rings={name: rings[0].max_entries for name, rings in kernel.rings.items()},
+        )
+
+    def _record(
+        self, kernel: Kernel, journal: Journal | None, folder: int, header: Header, existing: bytes, launcher: Launcher | None
+    ) -> Outcome:
+        # numpy and pyarrow come in only now: no library that size ever runs with privileges, and the first call is recorded before.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        from ringtape.recorder.pump import Pump
+
+        began = time.monotonic()
+        pump: Pump | None = None
+        try:
+            pump = Pump.start(self._path, folder, kernel, header, existing)
+            self._loop(pump, kernel, launcher, began)
+            wait_status = launcher.status if launcher else None
+            end, reason = self._end(launcher)
+            detached_at = kernel_stop(kernel)
+            self._progress.clear()
+            pump.finish(kernel, end, reason, launcher.exit_status() if launcher else None, detached_at, self._options.merge)
+        except OSError as error:
+            kernel.detach()
+            self._progress.clear()
+            self._let_command_end(launcher)
+            raise self._unwritable(error, journal, pump, kernel) from None
+        if journal:
+            journal.remove()
+        kernel.close()
+        pump.close()
+        return Outcome(self._path, end, wait_status, self._signal, pump.total_rows, pump.lost, time.monotonic() - began, pump.writer.size)
+
+    def _loop(self, pump: Pump, kernel: Kernel, launcher: Launcher | None, began: float) -> None:
+        """Drain until the target has ended, the time is over, or a signal came."""
+        status = mmap(kernel.maps["status"].fd, PAGE, prot=PROT_READ)
+        duration = self._options.duration
+        noted = False
+        try:
+            while True:
+                pump.step()
+                self._progress.update(pump.total_rows, pump.lost, pump.writer.size)
+                ended = launcher.poll() if launcher else False
+                if self._signal and self._may_stop(launcher):
+                    return
+                if duration is not None and time.monotonic() - began >= duration / 1e9:
+                    return
+                if launcher or self._options.target.pids:
+                    (live,) = struct.unpack_from("=q", status, 0)
+                    if live <= 0 or (ended and not self._options.wait_for_descendants):
+                        if launcher:
+                            launcher.poll()
+                        return
+                    if ended and not noted:
+                        self._progress.note(f"the command has ended; {live} of its descendants' threads go on (Ctrl-C ends the recording)")
+                        noted = True
+                time.sleep(POLL)
+        finally:
+            status.close()
+
+    def _may_stop(self, launcher: Launcher | None) -> bool:
+        """Ctrl-C reaches the command as well: what it does then is recorded, for a moment."""
+        if launcher is None or launcher.status is not None or self._signal != signal.SIGINT:
+            return True
+        return time.monotonic() - self._signal_at > GRACE
+
+    def _end(self, launcher: Launcher | None) -> tuple[str, str]:
+        if not self._signal:
+            return "complete", ""
+        name = signal.Signals(self._signal).name
+        if launcher is not None and launcher.status is None:
+            return "interrupted", f"{name} while the command was running"
+        return "complete", f"stopped by {name}"
+
+    def _let_command_end(self, launcher: Launcher | None) -> None:
+        """Wait for the command, which runs on unrecorded, so that its terminal and its exit are not cut off."""
+        while launcher is not None and not launcher.poll() and not self._signal:
+            time.sleep(POLL)
+
+    def _unwritable(self, error: OSError, journal: Journal | None, pump: Pump | None, kernel: Kernel) -> RecordingError:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        saved = f"{pump.total_rows} events are in the trace" if pump else "nothing was written"
+        waiting = sum(drain.pending for drain in pump.drains) if pump else 0
+        if journal and pump:
+            pump.abandon()
+            hint = f"make room, then run: sudo {sys.argv[0]} recover {self._path} (the rest, {format_size(waiting)}, waits in the kernel)"
+        else:
+            if journal:
+                journal.remove()
+            hint = "make room and record again"
+        kernel.close()
+        return RecordingError(f"{self._path}: {reason}; recording stopped, {saved}", hint)
+
+
+def kernel_stop(kernel: Kernel) -> int:
+    """Detach the probes and return when."""
+    kernel.detach()
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+def read_clock() -> Clock:
+    """Return one instant on three clocks."""
+    return Clock(time.clock_gettime_ns(time.CLOCK_MONOTONIC), time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+
+
+def describe_host() -> Mapping[str, object]:
+    """Return what a reader needs to judge figures by."""
+    system = os.uname()
+    model = "unknown"
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+
+    def read(path: str) -> str:
+        try:
+            return Path(path).read_text().strip()
+        except OSError:
+            return "unknown"
+
+    return {
+        "name": system.nodename,
+        "kernel": system.release,
+        "build": system.version,
+        "machine": system.machine,
+        "cpu": model,
+        "cpus": os.cpu_count(),
+        "memory": os.sysconf("SC_PHYS_PAGES") * PAGE,
+        "page_size": PAGE,
+        "boot_id": read("/proc/sys/kernel/random/boot_id"),
+        "clocksource": read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+    }
+
+
+def parse_ring_sizes(text: str | None, names: Sequence[str]) -> dict[str, int]:
+    """Return bytes per table from ``SIZE`` (each table) or ``TABLE=SIZE,...``.
+
+    Raises
+    ------
+    UsageError
+        If a table is not recorded or a size is none.
+    """
+    from ringtape.schemas.errors import UsageError
+    from ringtape.schemas.units import parse_size
+
+    if text is None:
+        return {}
+    rings = [name for name in names if table(name).origin == "ring"]
+    if "=" not in text:
+        text = ",".join(f"{name}={text}" for name in rings)
+    sizes = {}
+    for item in text.split(","):
+        name, _, size = item.partition("=")
+        if name not in rings:
+            raise UsageError(f"--ring-size names {name!r}, which is not recorded", f"the recorded tables with rings are {', '.join(rings)}")
+        sizes[name] = parse_size(size)
+        if not PAGE <= sizes[name] <= 64 << 30:
+            raise UsageError(f"a ring size of {size} for {name}", f"choose between {format_size(PAGE)} and 64 GiB")
+    return sizes

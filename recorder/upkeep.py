@@ -1,0 +1,59 @@
+"""What happens beside the drain, in a thread of low priority: parts are made durable, and small ones are merged."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+
+from ringtape.recorder.merge import due, merge_parts
+from ringtape.recorder.writer import TraceWriter
+from ringtape.schemas.table import Table
+
+NICEST = 19
+
+
+class Upkeep:
+    """Once a second: bring parts to the disk, then merge where enough small parts have come together.
+
+    Parameters
+    ----------
+    writer : TraceWriter
+        Whose parts.
+    tables : sequence of Table
+        Tables of the trace.
+    quiet : callable
+        Whether the drain has time to spare; merging waits while it has not.
+    """
+
+    def __init__(self, writer: TraceWriter, tables: Sequence[Table], quiet: Callable[[], bool]) -> None:
+        self._writer = writer
+        self._tables = tables
+        self._quiet = quiet
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ringtape-upkeep", daemon=True)
+        self.problem: OSError | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after what it is at."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICEST)
+        while not self._stop.wait(1.0):
+            try:
+                self._writer.make_durable()
+                for table in self._tables:
+                    if self._quiet() and (parts := due(self._writer.standing(table.name))):
+                        merge_parts(self._writer, table, parts)
+            except OSError as error:
+                # A full disk: the drain will meet it as well and say so; merging is what can be left out.
+                self.problem = error
+                return

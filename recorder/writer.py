@@ -1,0 +1,270 @@
+"""The trace folder while it is written: parts sealed and renamed into place, manifest lines appended, one lock around both."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ringtape.schemas import manifest as manifests
+from ringtape.schemas.arrow import ROW_GROUP, arrow_schema, write_options
+from ringtape.schemas.folder import part_file
+from ringtape.schemas.manifest import Clock, Footer, Header, Line, Part
+from ringtape.schemas.table import Table
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+POSITIONS = b"ringtape.rings"
+"""Key of the Parquet metadata that repeats the ring positions of a part, for a part whose manifest line was not written."""
+
+
+def read_clock() -> Clock:
+    """Return one instant on three clocks."""
+    return Clock(time.clock_gettime_ns(time.CLOCK_MONOTONIC), time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+
+
+def utc_now() -> str:
+    """Return the time as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class _HashedFile:
+    """A file that is written once, from start to end, and hashed on the way."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._digest = hashlib.sha256()
+        self._buffer = bytearray()
+        self.size = 0
+        self.closed = False
+
+    def write(self, data: bytes) -> int:
+        """Take bytes; Parquet's many small pieces go to the disk together."""
+        self._buffer += data
+        if len(self._buffer) >= 1 << 20:
+            self.flush()
+        return len(data)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        view = memoryview(bytes(self._buffer))
+        self._buffer.clear()
+        self._digest.update(view)
+        self.size += len(view)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self.size + len(self._buffer)
+
+    def close(self) -> None:
+        """Do nothing: the descriptor belongs to the caller."""
+        self.closed = True
+
+    def hexdigest(self) -> str:
+        """Return the SHA-256 of everything written."""
+        return self._digest.hexdigest()
+
+
+class TraceWriter:
+    """Owner of a trace folder that is being written.
+
+    Everything happens relative to the descriptor of the folder, so that a folder that is moved or replaced by a link
+    cannot divert a write.
+    """
+
+    def __init__(self, path: Path, descriptor: int, manifest: int, checksum: str, numbers: dict[str, int]) -> None:
+        self.path = path
+        self._folder = descriptor
+        self._manifest = manifest
+        self._checksum = checksum
+        self._numbers = numbers
+        self._lock = threading.Lock()
+        self._folders: dict[str, int] = {}
+        self._undurable: list[str] = []
+        self.parts: dict[str, Part] = {}
+        self.rows: dict[str, int] = {}
+        self.written = 0
+        self.sealed = 0
+
+    @classmethod
+    def create(cls, path: Path, descriptor: int) -> TraceWriter:
+        """Begin the manifest in a new folder."""
+        manifest = os.open(manifests.FILE, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=descriptor)
+        fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return cls(path, descriptor, manifest, "", {})
+
+    def begin(self, header: Header) -> None:
+        """Write the header and make a folder for each table."""
+        self._make_table_folders(header.tables)
+        self._append(header)
+        os.fsync(self._manifest)
+        os.fsync(self._folder)
+
+    def seal(self, table: Table, rows: Iterable[pa.Table], rings: Mapping[int, tuple[int, int]], lost: int, replaces: Sequence[Part] = ()) -> Part:
+        """Write a part, rename it into place and append its manifest line. Only then may the ring be freed.
+
+        Parameters
+        ----------
+        table : Table
+            Whose rows they are.
+        rows : iterable of pyarrow.Table
+            Rows sorted by ``ts`` throughout; each item begins a row group of its own.
+        rings : mapping
+            From ring index to the positions that the rows cover.
+        lost : int
+            Records of this table lost so far.
+        replaces : sequence of Part
+            Parts whose rows these are.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or the folder gone; nothing half-written keeps a part's name.
+        """
+        with self._lock:
+            number = self._numbers.get(table.name, 0)
+            self._numbers[table.name] = number + 1
+        file = part_file(table.name, number)
+        name = file.rpartition("/")[2]
+        folder = self._folders[table.name]
+        temporary = f".{name}.partial"
+        try:
+            count, low, high, output = self._write_file(folder, temporary, table, rows, rings)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
+        with self._lock:
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            part = Part(
+                table=table.name,
+                file=file,
+                rows=count,
+                bytes=output.size,
+                sha256=output.hexdigest(),
+                min_ts=low,
+                max_ts=high,
+                clock=read_clock(),
+                rings={str(ring): list(span) for ring, span in rings.items()},
+                replaces=[old.file for old in replaces],
+                lost=lost,
+            )
+            self._append(part)
+            self.parts[file] = part
+            for old in replaces:
+                del self.parts[old.file]
+            if not replaces:
+                self.rows[table.name] = self.rows.get(table.name, 0) + part.rows
+            self.written += part.bytes
+            self.sealed += 1
+            self._undurable.append(file)
+        return part
+
+    @staticmethod
+    def _write_file(
+        folder: int, name: str, table: Table, rows: Iterable[pa.Table], rings: Mapping[int, tuple[int, int]]
+    ) -> tuple[int, int, int, _HashedFile]:
+        schema = arrow_schema(table)
+        if rings:
+            positions = ",".join(f"{ring}:{start}-{end}" for ring, (start, end) in rings.items())
+            schema = schema.with_metadata({**schema.metadata, POSITIONS: positions.encode()})
+        count, low, high = 0, 0, 0
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        try:
+            output = _HashedFile(descriptor)
+            with pq.ParquetWriter(pa.PythonFile(output, mode="w"), schema, sorting_columns=[pq.SortingColumn(0)], **write_options(table)) as writer:
+                for piece in rows:
+                    if piece.num_rows:
+                        writer.write_table(piece.replace_schema_metadata(schema.metadata), row_group_size=ROW_GROUP)
+                        first, high = piece.column("ts")[0].as_py(), piece.column("ts")[-1].as_py()
+                        low = low if count else first
+                        count += piece.num_rows
+            output.flush()
+        finally:
+            os.close(descriptor)
+        return count, low, high, output
+
+    def remove(self, parts: Sequence[Part]) -> None:
+        """Delete the files of parts that were replaced."""
+        for part in parts:
+            folder, _, name = part.file.rpartition("/")
+            try:
+                os.unlink(name, dir_fd=self._folders[folder])
+            except FileNotFoundError:
+                continue
+
+    def make_durable(self) -> None:
+        """Bring everything sealed so far to the disk: parts, their folders, then the manifest."""
+        with self._lock:
+            files, self._undurable = self._undurable, []
+        if not files:
+            return
+        for file in files:
+            folder, _, name = file.rpartition("/")
+            try:
+                descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folders[folder])
+            except FileNotFoundError:
+                continue  # merged and deleted meanwhile
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        for folder in {file.rpartition("/")[0] for file in files}:
+            os.fsync(self._folders[folder])
+        os.fsync(self._folder)
+        os.fsync(self._manifest)
+
+    def finish(self, footer: Footer) -> None:
+        """Write the footer and make all of the trace durable."""
+        self.make_durable()
+        self._append(footer)
+        os.fsync(self._manifest)
+
+    def close(self) -> None:
+        """Give up descriptors and the lock."""
+        for descriptor in (*self._folders.values(), self._manifest, self._folder):
+            os.close(descriptor)
+        self._folders.clear()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the standing parts."""
+        return sum(part.bytes for part in list(self.parts.values()))
+
+    def standing(self, table: str) -> list[Part]:
+        """Return the standing parts of a table in the order of their lines."""
+        with self._lock:
+            return [part for part in self.parts.values() if part.table == table]
+
+    def open_part(self, part: Part) -> int:
+        """Open a standing part for reading."""
+        folder, _, name = part.file.rpartition("/")
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folders[folder])
+
+    def _append(self, line: Line) -> None:
+        encoded, checksum = manifests.encode(line, self._checksum)
+        size = os.fstat(self._manifest).st_size
+        done = 0
+        try:
+            while done < len(encoded):
+                done += os.write(self._manifest, encoded[done:])
+        except OSError:
+            os.ftruncate(self._manifest, size)  # a full disk may have taken half of the line
+            raise
+        self._checksum = checksum
+
+    def _make_table_folders(self, names: Iterable[str]) -> None:
+        for name in names:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=self._folder)
+            self._folders[name] = os.open(name, _FOLDER, dir_fd=self._folder)
