@@ -1,0 +1,134 @@
+"""What an analysis is: a function of a trace that declares the tables it needs and the columns it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, wraps
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, Concatenate, ParamSpec
+
+import polars as pl
+
+from ringtape.analysis.trace import Trace
+from ringtape.schemas.errors import UsageError
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One column that an analysis returns.
+
+    ``unit`` is ``ns``, ``bytes``, ``share`` (a fraction of 1), ``count``, ``time`` (ns of CLOCK_MONOTONIC) or empty; it
+    decides how people see the value, never how it is stored. A ``quiet`` column is shown to people only where one of its
+    values is not 0; a ``wide`` one only where the line is long enough.
+    """
+
+    name: str
+    dtype: Any
+    doc: str
+    unit: str = ""
+    quiet: bool = False
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A registered analysis; calling it calls the function.
+
+    ``groups`` holds the columns that a ``by`` argument may choose from: those chosen come first in the result.
+    """
+
+    name: str
+    function: Callable[..., pl.DataFrame]
+    tables: tuple[str, ...]
+    columns: tuple[Result, ...]
+    groups: tuple[Result, ...]
+    section: bool
+
+    @property
+    def summary(self) -> str:
+        """First sentence of its documentation."""
+        return (self.function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+
+    def schema(self, by: Sequence[str] = ()) -> pl.Schema:
+        """Return the schema of its result."""
+        chosen = {group.name: group for group in self.groups}
+        return pl.Schema({column.name: column.dtype for column in (*(chosen[name] for name in by), *self.columns)})
+
+    def column(self, name: str) -> Result | None:
+        """Return the declaration of a column of its result."""
+        return next((column for column in (*self.groups, *self.columns) if column.name == name), None)
+
+
+_REGISTERED: dict[str, Analysis] = {}
+
+
+def analysis(
+    *, tables: Sequence[str], columns: Sequence[Result], groups: Sequence[Result] = (), section: bool = True
+) -> Callable[[Callable[Concatenate[Trace, P], pl.DataFrame]], Callable[Concatenate[Trace, P], pl.DataFrame]]:
+    """Register the function that is decorated under its name.
+
+    Parameters
+    ----------
+    tables : sequence of str
+        Tables without which it cannot answer.
+    columns : sequence of Result
+        Columns of its result, in order; they are the same when the trace is empty.
+    groups : sequence of Result
+        Columns from which its argument ``by`` chooses.
+    section : bool
+        Whether the report shows it.
+
+    Raises
+    ------
+    RingtapeError
+        When called on a trace without one of the tables.
+    """
+
+    def register(function: Callable[Concatenate[Trace, P], pl.DataFrame]) -> Callable[Concatenate[Trace, P], pl.DataFrame]:
+        name = function.__name__
+
+        @wraps(function)
+        def call(trace: Trace, /, *args: P.args, **kwargs: P.kwargs) -> pl.DataFrame:
+            trace.require(*tables)
+            result = function(trace, *args, **kwargs)
+            names = [column.name for column in columns]
+            chosen = [column for column in result.columns if column not in names]
+            expected = found.schema(chosen)
+            return result.select([pl.col(column).cast(dtype) for column, dtype in expected.items()])
+
+        found = Analysis(name, call, tuple(tables), tuple(columns), tuple(groups), section)
+        _REGISTERED[name] = found
+        return call
+
+    return register
+
+
+def get(name: str) -> Analysis:
+    """Return the analysis of that name.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    if name not in names():
+        raise UsageError(f"unknown analysis {name!r}", f"the analyses are {', '.join(names())}")
+    import_module(f"ringtape.analysis.analyses.{name}")
+    return _REGISTERED[name]
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Return the names of all analyses, found by being in ``analysis/analyses``."""
+    from ringtape.analysis import analyses
+
+    return tuple(sorted(module.name for module in iter_modules(analyses.__path__)))
+
+
+def every() -> Mapping[str, Analysis]:
+    """Return every analysis by name."""
+    return {name: get(name) for name in names()}

@@ -1,0 +1,253 @@
+"""A recording, opened for study: lazy frames over parts that were checked before any reader touched them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ringtape.analysis.commands_in_force import CommandsInForce
+from ringtape.analysis.naming import decoded
+from ringtape.schemas.arrow import arrow_schema
+from ringtape.schemas.errors import RingtapeError, TraceError
+from ringtape.schemas.folder import State, TraceFolder, check_schema
+from ringtape.schemas.manifest import Footer, Header, Part
+from ringtape.schemas.table import Table
+from ringtape.schemas.table import table as declared
+
+_CHECKED: set[tuple[Any, ...]] = set()
+"""Parts that this process has checked: path, size, times, inode and the hash that the manifest states."""
+
+
+def open(path: str | os.PathLike[str]) -> Trace:  # noqa: A001 - ringtape.open is the front door, as gzip.open is
+    """Open a trace folder.
+
+    Traces that are still being recorded, and those whose recording was cut off, open as well; ``Trace.state`` tells.
+
+    Parameters
+    ----------
+    path : path
+        The folder that ``ringtape record`` made.
+
+    Returns
+    -------
+    Trace
+        The trace as its manifest describes it at this moment. Nothing but the manifest has been read.
+
+    Raises
+    ------
+    TraceError
+        If the folder is not there, is no trace, is damaged, or comes from a newer major version.
+
+    Examples
+    --------
+    >>> import ringtape
+    >>> ringtape.open("/nowhere/run.trace")
+    Traceback (most recent call last):
+    ...
+    ringtape.schemas.errors.TraceError: /nowhere/run.trace: no such trace folder
+    hint: name the folder that `ringtape record` made
+    """
+    return Trace(TraceFolder.open(path))
+
+
+class Trace:
+    """A recording: what its manifest says, and one polars LazyFrame per table.
+
+    ``syscalls``, ``paths``, ``processes``, ``losses`` and ``recorder`` hold the stored columns, times and durations in
+    ns, and beside them what the codes mean: ``syscall`` (name), ``errno`` (name, null where the call did not fail),
+    ``<column>_name`` for every other coded column (``kind_name``, ``abi_name``, ``cause_name``), and ``comm`` (text: the
+    command name in force when the call was entered, escaped where it is not printable). A decoded column that a query
+    does not use costs nothing. `scan` returns the stored columns alone.
+    """
+
+    def __init__(self, folder: TraceFolder) -> None:
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        return f"Trace({str(self.path)!r}, {self.state})"
+
+    @property
+    def path(self) -> Path:
+        """The trace folder."""
+        return self.folder.path
+
+    @property
+    def header(self) -> Header:
+        """What was recorded, where and how."""
+        return self.folder.header
+
+    @property
+    def footer(self) -> Footer | None:
+        """How the recording ended; None while it goes on, and after it was cut off."""
+        return self.folder.footer
+
+    @property
+    def state(self) -> State:
+        """How the recording ended: as its footer says; without one ``recording``, or ``unfinished`` after a crash."""
+        return self.folder.state
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the recorded tables that this version knows."""
+        return self.folder.tables
+
+    def parts(self, table: str) -> tuple[Part, ...]:
+        """Return the parts of a table as the manifest names them."""
+        self.require(table)
+        return self.folder.parts(table)
+
+    def rows(self, table: str) -> int:
+        """Return how many rows of a table are stored, from the manifest alone."""
+        return sum(part.rows for part in self.parts(table))
+
+    def require(self, *names: str) -> None:
+        """Refuse with a reason if a table was not recorded.
+
+        Raises
+        ------
+        UsageError
+            If no table has that name.
+        RingtapeError
+            If the trace does not hold the table.
+        """
+        for name in names:
+            declared(name)
+            if name not in self.tables:
+                raise RingtapeError(f"{self.path}: table {name!r} was not recorded", f"record again with `--table {name}`; it holds {self._held()}")
+
+    def _held(self) -> str:
+        return ", ".join(self.tables) or "no table that this version knows"
+
+    def scan(self, table: str, since: int | None = None, until: int | None = None) -> pl.LazyFrame:
+        """Return the stored columns of a table.
+
+        Parameters
+        ----------
+        table : str
+            Name of the table.
+        since, until : int, optional
+            Bounds of ``ts`` in ns of CLOCK_MONOTONIC, half open; parts that lie outside are neither checked nor read.
+
+        Raises
+        ------
+        RingtapeError
+            If the table was not recorded.
+        TraceError
+            If a part is missing or damaged: size, SHA-256, schema or number of rows. Each part is checked once per process.
+        """
+        parts = [
+            part
+            for part in self.parts(table)
+            if part.rows and (since is None or part.max_ts >= since) and (until is None or part.min_ts < until)
+        ]  # fmt: skip
+        kind = declared(table)
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter lock
+            list(pool.map(self._check, parts))
+        if not parts:
+            return pl.LazyFrame(schema=_polars_schema(kind))
+        files = [self.folder.path_of(part) for part in parts]
+        frame = pl.scan_parquet(files, glob=False, extra_columns="ignore", cache=False).select(column.name for column in kind.columns)
+        bounds = [pl.col("ts") >= since] if since is not None else []
+        bounds += [pl.col("ts") < until] if until is not None else []
+        return frame.filter(*bounds) if bounds else frame
+
+    def _check(self, part: Part) -> None:
+        path = self.folder.path_of(part)
+        try:
+            status = path.lstat()
+        except OSError:
+            status = None  # the check below says what is wrong
+        key = (path, part.sha256, part.rows, status and (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        if key in _CHECKED:
+            return
+        self.folder.check(part)
+        try:
+            with os.fdopen(self.folder.open_part(part), "rb") as source, pq.ParquetFile(source) as file:
+                check_schema(file.schema_arrow, declared(part.table), self.header.tables[part.table], path)
+                rows = file.metadata.num_rows
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise TraceError(f"{path}: unreadable as Parquet: {' '.join(str(error).split())[:200]}") from None
+        if rows != part.rows:
+            raise TraceError(f"{path}: {rows} rows where the manifest says {part.rows}")
+        _CHECKED.add(key)
+
+    def frame(self, table: str, since: int | None = None, until: int | None = None) -> pl.LazyFrame:
+        """Return a table's stored columns with the decoded ones beside them; parameters and errors as those of `scan`."""
+        return decoded(self.scan(table, since, until), declared(table), self.header.abi, self.commands)
+
+    @property
+    def syscalls(self) -> pl.LazyFrame:
+        """Calls: the stored columns, ``syscall``, ``errno``, ``kind_name``, ``abi_name`` and ``comm``."""
+        return self.frame("syscalls")
+
+    @property
+    def paths(self) -> pl.LazyFrame:
+        """String arguments: the stored columns, ``syscall``, ``kind_name``, ``abi_name`` and ``comm``."""
+        return self.frame("paths")
+
+    @property
+    def processes(self) -> pl.LazyFrame:
+        """Life cycle events: the stored columns, ``kind_name``, and ``comm`` as text."""
+        return self.frame("processes")
+
+    @property
+    def losses(self) -> pl.LazyFrame:
+        """Loss ledger: the stored columns, ``syscall`` (null where no call is meant), ``cause_name`` and ``abi_name``."""
+        return self.frame("losses")
+
+    @property
+    def recorder(self) -> pl.LazyFrame:
+        """What the recording cost, a row per second."""
+        return self.frame("recorder")
+
+    @cached_property
+    def commands(self) -> Callable[[], CommandsInForce]:
+        """Return the command names of threads over time, read from ``processes`` when they are first called for."""
+        found: list[CommandsInForce] = []
+
+        def read() -> CommandsInForce:
+            if not found:
+                # pyarrow, not polars: this runs inside a polars expression, where another query could wait for its own threads.
+                wanted = ["ts", "tid", "comm"]
+                pieces = [self.folder.read(part, wanted) for part in self.folder.parts("processes")] if "processes" in self.tables else []
+                empty = arrow_schema(declared("processes")).empty_table().select(wanted)
+                found.append(CommandsInForce.of(pa.concat_tables([empty, *(piece.cast(empty.schema) for piece in pieces)])))
+            return found[0]
+
+        return read
+
+    def collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
+        """Run a query over this trace, streaming.
+
+        Raises
+        ------
+        TraceError
+            If a part that passed its checks still cannot be read.
+        """
+        try:
+            return frame.collect(engine="streaming")
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            raise TraceError(f"{self.path}: reading failed: {' '.join(str(error).split())[:300]}") from None
+
+    def lost(self) -> Mapping[str, int]:
+        """Return the records that are known to be lost, by table: those of the footer, else those of the last parts and the ledger."""
+        if self.footer is not None:
+            return {table: count for table, count in self.footer.lost.items() if count}
+        result: dict[str, int] = {}
+        for part in self.folder.manifest.parts:
+            result[part.table] = max(result.get(part.table, 0), part.lost)
+        return {table: count for table, count in result.items() if count}
+
+
+def _polars_schema(table: Table) -> pl.Schema:
+    frame = pl.from_arrow(arrow_schema(table).empty_table())
+    assert isinstance(frame, pl.DataFrame)
+    return frame.schema

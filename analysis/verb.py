@@ -1,0 +1,141 @@
+"""Makes a verb of the command line from an analysis: its flags are the arguments of the function."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+from ringtape.schemas.errors import RingtapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ringtape.analysis.trace import Trace
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One keyword argument of an analysis, as the command line sees it."""
+
+    name: str
+    choices: tuple[str, ...]
+    many: bool
+    kind: type
+    default: Any
+    doc: str
+
+
+def flags(function: Callable[..., Any]) -> Iterator[Flag]:
+    """Yield the keyword arguments of an analysis with what its annotations and its docstring say of them."""
+    hints = get_type_hints(function)
+    documented = parameter_docs(function.__doc__ or "")
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            leaves = list(_leaves(hints[parameter.name]))
+            choices = tuple(dict.fromkeys(leaf for leaf in leaves if isinstance(leaf, str)))
+            kinds = [leaf for leaf in leaves if leaf in (int, float, bool, str)]
+            many = any(get_origin(part) is not None and get_origin(part).__name__ == "Sequence" for part in _parts(hints[parameter.name]))
+            kind = kinds[0] if kinds and not choices else str
+            yield Flag(parameter.name, choices, many, kind, parameter.default, documented.get(parameter.name, ""))
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    yield hint
+    if get_origin(hint) is not Literal:
+        for part in get_args(hint):
+            yield from _parts(part)
+
+
+def _leaves(hint: Any) -> Iterator[Any]:
+    if get_origin(hint) is Literal:
+        yield from get_args(hint)
+    elif get_args(hint):
+        for part in get_args(hint):
+            yield from _leaves(part)
+    else:
+        yield hint
+
+
+def parameter_docs(docstring: str) -> dict[str, str]:
+    """Return the text of each parameter of a numpydoc docstring."""
+    section = re.search(r"\n *Parameters\n *-+\n(.*?)(?=\n *\w+\n *-{3,}\n|\Z)", inspect.cleandoc(docstring), re.DOTALL)
+    result: dict[str, str] = {}
+    name = ""
+    for line in (section[1] if section else "").splitlines():
+        if line and not line[0].isspace():
+            name = line.partition(":")[0].strip()
+            result[name] = ""
+        elif line.strip():
+            result[name] = f"{result[name]} {line.strip()}".strip()
+    return result
+
+
+def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    """Give the parser the flags of the analysis of that name."""
+    from ringtape.analysis.registry import get
+    from ringtape.analysis.render import FORMATS
+
+    analysis = get(name)
+    parser.set_defaults(analysis=name)
+    parser.add_argument("trace", metavar="TRACE", help="trace folder")
+    for flag in flags(analysis.function):
+        option = "--" + flag.name.replace("_", "-")
+        doc = flag.doc.replace("%", "%%").replace("``", "")
+        if flag.kind is bool:
+            parser.add_argument(option, dest=flag.name, action=argparse.BooleanOptionalAction, default=flag.default, help=doc)
+        elif flag.many:
+            choice = ",".join(flag.choices) if flag.choices else flag.name.upper()
+            parser.add_argument(option, dest=flag.name, type=_several(flag), default=flag.default, metavar=choice, help=doc + _default(flag))
+        else:
+            choices = flag.choices or None
+            parser.add_argument(option, dest=flag.name, type=flag.kind, choices=choices, default=flag.default, help=doc + _default(flag))
+    parser.add_argument("--format", choices=FORMATS, default="table", help="form of the result; durations are ns except in tables (default: table)")
+    parser.add_argument("--output", metavar="FILE", help="write the result to this file")
+    parser.add_argument("--strict", action="store_true", help="refuse a trace in which anything was lost")
+    parser.epilog = "columns:\n" + "\n".join(
+        f"  {column.name:<15} {column.doc}" + (f" ({column.unit})" if column.unit else "") for column in (*analysis.groups, *analysis.columns)
+    )
+
+
+def _default(flag: Flag) -> str:
+    return "" if flag.default in (None, inspect.Parameter.empty) else f" (default: {flag.default})"
+
+
+def _several(flag: Flag) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        values = tuple(part.strip() for part in text.split(","))
+        for value in values:
+            if flag.choices and value not in flag.choices:
+                raise argparse.ArgumentTypeError(f"{value!r} is not one of {', '.join(flag.choices)}")
+        return values
+
+    return parse
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the analysis and write its result."""
+    from ringtape.analysis.registry import get
+    from ringtape.analysis.render import write
+    from ringtape.analysis.trace import open as open_trace
+
+    analysis = get(args.analysis)
+    trace = open_trace(args.trace)
+    lost = loss_sentence(trace)
+    if lost and args.strict:
+        raise RingtapeError(f"{trace.path}: {lost}", "leave --strict out to get the bounds that the loss ledger allows")
+    result = analysis.function(trace, **{flag.name: getattr(args, flag.name) for flag in flags(analysis.function)})
+    write(result, analysis, args.format, args.output)
+    if lost:
+        print(f"ringtape: note: {lost}; `ringtape loss` tells how far to trust the numbers", file=sys.stderr)
+    return 0
+
+
+def loss_sentence(trace: Trace) -> str:
+    """Return what a trace has lost as one sentence, or nothing."""
+    lost = trace.lost()
+    return ", ".join(f"{count:,} {'record' if count == 1 else 'records'} of {table} lost" for table, count in sorted(lost.items()))
