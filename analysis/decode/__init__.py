@@ -1,0 +1,1 @@
+"""System calls and process events as text, in the manner of strace."""
