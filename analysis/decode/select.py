@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ringtape.analysis.commands_in_force import CommandsInForce
+from ringtape.analysis.in_force import CommandsInForce
 from ringtape.analysis.decode.calls import RETURNED, Text
 from ringtape.analysis.decode.events import EXEC, exec_text
 from ringtape.analysis.decode.lines import ABIS, Calls, Lines
@@ -136,7 +136,7 @@ class _Printer:
             process = np.isin(rows["pid"].to_numpy(), list(chosen.pids))
             if self._commands is not None:
                 known = [index for index, name in enumerate(self._commands.names) if name in chosen.comms]
-                process |= np.isin(self._commands.numbers(rows["tid"].to_numpy(), rows["ts"].to_numpy()), known)
+                process |= np.isin(self._commands.codes(rows["tid"].to_numpy(), rows["ts"].to_numpy()), known)
             mask &= process
         return mask
 
