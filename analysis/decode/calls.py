@@ -71,6 +71,8 @@ def result(abi: str, nr: int, args: Sequence[int], ret: int, kind: int = RETURNE
     """
     if kind in (NO_RETURN, UNFINISHED):
         return "?"
+    if ret > 0 and _is_plain(abi, nr):
+        return str(ret)
     if ret < 0 and (name := errno_name(ret)) is not None:
         message = errno_message(ret)
         shown = f"{name} ({message})" if message else name
@@ -81,6 +83,11 @@ def result(abi: str, nr: int, args: Sequence[int], ret: int, kind: int = RETURNE
 def plain_results(abi: str, nr: int) -> bool:
     """Whether the result of a call of that number follows from its return value alone."""
     return call_name(abi, nr) not in ("fcntl", "fcntl64")
+
+
+@cache
+def _is_plain(abi: str, nr: int) -> bool:
+    return call_name(abi, nr) not in {*_HEX_RESULTS, "umask", "fcntl", "fcntl64"}
 
 
 def _value(abi: str, name: str, args: Sequence[int], ret: int) -> str:

@@ -45,6 +45,12 @@ def command(row: Mapping[str, Any]) -> str:
     return quoted(row["comm"].split(b"\0", 1)[0])
 
 
-def exec_text(row: Mapping[str, Any]) -> Text:
-    """Return the argument list of an exec event as the string that the call's ``argv`` pointed at."""
+def exec_text(row: Mapping[str, Any]) -> Text | None:
+    """Return the argument list of an exec event as the string that the call's ``argv`` pointed at.
+
+    None for a script: the kernel put its interpreter, perhaps one argument, and the file's name in the place of the
+    first word (fs/binfmt_script.c), which is not what the call was given.
+    """
+    if row["file"] in row["argv"].split(b"\0", 3)[1:3]:
+        return None
     return Text(ARGV, row["argv"], bool(row["cut"]))

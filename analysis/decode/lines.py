@@ -63,32 +63,40 @@ class Clock:
         self._second, self._text = -1, ""
 
     def __call__(self, ts: int) -> str:
-        """Return the time as text."""
+        """Return one time as text."""
+        return self.texts([ts])[0]
+
+    def texts(self, times: list[int]) -> list[str]:
+        """Return many times as text."""
         if self._style == "mono":
-            return f"{ts // 1_000_000_000}.{ts % 1_000_000_000:09d}"
+            return [f"{ts // 1_000_000_000}.{ts % 1_000_000_000:09d}" for ts in times]
         if self._style == "wall":
-            second, ns = divmod(ts + self._wall, 1_000_000_000)
-            if second != self._second:
-                self._second, self._text = second, f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
-            return f"{self._text}.{ns // 1000:06d}Z"
-        us = (ts - self._start) // 1000
-        return f"{us // 1_000_000}.{us % 1_000_000:06d}" if us >= 0 else f"-{-us // 1_000_000}.{-us % 1_000_000:06d}"
+            return [self._utc(ts + self._wall) for ts in times]
+        start = self._start
+        if times and min(times) < start:
+            return [f"{'-' if ts < start else ''}{abs(ts - start) // 1_000_000_000}.{abs(ts - start) // 1000 % 1_000_000:06d}" for ts in times]
+        return [f"{(ts - start) // 1_000_000_000}.{(ts - start) // 1000 % 1_000_000:06d}" for ts in times]
+
+    def _utc(self, wall: int) -> str:
+        second, ns = divmod(wall, 1_000_000_000)
+        if second != self._second:
+            self._second, self._text = second, f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
+        return f"{self._text}.{ns // 1000:06d}Z"
 
 
 def texts_of(calls: Calls) -> tuple[list[str], list[str]]:
     """Return each call, and each result, as text."""
     shown = decode.calls(calls.abi, calls.nr, calls.args, calls.texts)
     if decode.plain_results(calls.abi, calls.nr):
-        results: dict[tuple[int, int], str] = {}
+        pairs = list(zip(calls.ret, calls.kind, strict=True))
         zeros = (0,) * 6
-        for ret, kind in set(zip(calls.ret, calls.kind, strict=True)):
-            results[ret, kind] = decode.result(calls.abi, calls.nr, zeros, ret, kind)
-        return shown, [results[pair] for pair in zip(calls.ret, calls.kind, strict=True)]
+        known = {pair: decode.result(calls.abi, calls.nr, zeros, *pair) for pair in set(pairs)}
+        return shown, list(map(known.__getitem__, pairs))
     rows = zip(zip(*calls.args, strict=True), calls.ret, calls.kind, strict=True)
     return shown, [decode.result(calls.abi, calls.nr, args, ret, kind) for args, ret, kind in rows]
 
 
-def plain(call: str, result: str, kind: int) -> str:
+def plain(call: str, result: str, kind: int, width: int = COLUMN - 1) -> str:
     """Return a call with its result as strace writes it, without the duration.
 
     >>> plain("getpid()", "7", 0)
@@ -98,8 +106,9 @@ def plain(call: str, result: str, kind: int) -> str:
         return f"{call[:-1]} <unfinished ...>"
     if kind == decode.AT_ATTACH:
         call = f"{call[:-1]} <running at attach>)"
-    line = f"{call:<{COLUMN - 1}} = {result}"
-    return f"{line} <child>" if kind == decode.CHILD else line
+    if kind == decode.CHILD:  # the child enters no call: the arguments are in its parent's row
+        return f"{call.partition('(')[0] + '(...)':<{width}} = {result} <child>"
+    return f"{call:<{width}} = {result}"
 
 
 class TextLines:
@@ -113,13 +122,12 @@ class TextLines:
     def calls(self, calls: Calls) -> list[str]:
         """Return a line per call."""
         shown, results = texts_of(calls)
-        clock = self._clock
-        rows = zip(calls.tid, calls.ts, shown, results, calls.kind, calls.dur, strict=True)
+        rows = zip(calls.tid, self._clock.texts(calls.ts), shown, results, calls.kind, calls.dur, strict=True)
         return [
-            f"{tid:<6} {clock(ts)} {call:<39} = {result} <{dur // 1_000_000_000}.{dur // 1000 % 1_000_000:06d}>"
+            f"{tid:<6} {time} {call:<39} = {result} <{dur // 1_000_000_000}.{dur // 1000 % 1_000_000:06d}>"
             if kind == decode.RETURNED
-            else f"{tid:<6} {clock(ts)} {plain(call, result, kind)}{_lasted(kind, dur)}"
-            for tid, ts, call, result, kind, dur in rows
+            else f"{tid:<6} {time} {plain(call, result, kind)}{_lasted(kind, dur)}"
+            for tid, time, call, result, kind, dur in rows
         ]
 
     def event(self, row: Mapping[str, Any]) -> str:
@@ -151,16 +159,17 @@ class JsonLines:
         fixed = f'"abi":"{calls.abi}","nr":{calls.nr},"syscall":"{name}"'
         texts = calls.texts or [None] * len(calls.ts)
         lines = []
-        for ts, dur, pid, tid, cpu, seq, kind, ret, args, call, result, found in zip(
-            calls.ts, calls.dur, calls.pid, calls.tid, calls.cpu, calls.seq, calls.kind, calls.ret, zip(*calls.args, strict=True), shown, results,
+        for ts, time, dur, pid, tid, cpu, seq, kind, ret, args, call, result, found in zip(
+            calls.ts, self._clock.texts(calls.ts), calls.dur, calls.pid, calls.tid, calls.cpu, calls.seq, calls.kind,
+            calls.ret, zip(*calls.args, strict=True), shown, results,
             texts, strict=True,
         ):  # fmt: skip
             error = f',"errno":"{errno_name(ret)}"' if -4095 <= ret < 0 else ""
             strings = f',"strings":{json.dumps([_string(arg, text) for arg, text in sorted(found.items())])}' if found else ""
             lines.append(
-                f'{{"event":"call","ts":{ts},"time":"{self._clock(ts)}","dur":{dur},"pid":{pid},"tid":{tid},"cpu":{cpu},"seq":{seq},{fixed},'
+                f'{{"event":"call","ts":{ts},"time":"{time}","dur":{dur},"pid":{pid},"tid":{tid},"cpu":{cpu},"seq":{seq},{fixed},'
                 f'"kind":{_to_json(_KINDS.get(kind, str(kind)))},"args":[{",".join(map(str, args))}],"ret":{ret}{error}{strings},'
-                f'"text":{_to_json(f"{call} = {result}")}}}'
+                f'"text":{_to_json(plain(call, result, kind, 0))}}}'
             )
         return lines
 
@@ -205,13 +214,14 @@ class CsvLines:
         shown, results = texts_of(calls)
         name = decode.call_name(calls.abi, calls.nr)
         rows = zip(
-            calls.ts, calls.dur, calls.pid, calls.tid, calls.cpu, calls.seq, calls.kind, calls.ret, zip(*calls.args, strict=True), shown, results,
+            calls.ts, self._clock.texts(calls.ts), calls.dur, calls.pid, calls.tid, calls.cpu, calls.seq, calls.kind,
+            calls.ret, zip(*calls.args, strict=True), shown, results,
             strict=True,
         )  # fmt: skip
         return [
-            f"call,{ts},{self._clock(ts)},{dur},{pid},{tid},{cpu},{seq},{calls.abi},{calls.nr},{name},{_KINDS.get(kind, kind)},{ret},"
-            f"{errno_name(ret) or ''},{','.join(map(str, args))},{_csv(f'{call} = {result}')}"
-            for ts, dur, pid, tid, cpu, seq, kind, ret, args, call, result in rows
+            f"call,{ts},{time},{dur},{pid},{tid},{cpu},{seq},{calls.abi},{calls.nr},{name},{_KINDS.get(kind, kind)},{ret},"
+            f"{errno_name(ret) or ''},{','.join(map(str, args))},{_csv(plain(call, result, kind, 0))}"
+            for ts, time, dur, pid, tid, cpu, seq, kind, ret, args, call, result in rows
         ]
 
     def event(self, row: Mapping[str, Any]) -> str:

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ringtape.analysis.in_force import CommandsInForce
 from ringtape.analysis.decode.calls import RETURNED, Text
 from ringtape.analysis.decode.events import EXEC, exec_text
 from ringtape.analysis.decode.lines import ABIS, Calls, Lines
 from ringtape.analysis.decode.ordered import Ordered
+from ringtape.analysis.in_force import CommandsInForce
 from ringtape.schemas.abi import syscalls as abis
 from ringtape.schemas.abi.errors import MAX_ERRNO
 from ringtape.schemas.arrow import arrow_schema
@@ -191,7 +191,8 @@ class _Printer:
             tid, ts = int(columns["tid"][row]), int(columns["ts"][row])
             for event in execs.get(tid, ()):
                 if ts <= event["ts"] <= int(ends[row]):
-                    texts.setdefault((tid, ts), {})[arg] = exec_text(event)
+                    if (words := exec_text(event)) is not None:
+                        texts.setdefault((tid, ts), {})[arg] = words
                     break
 
     def _call_lines(self, columns: dict[str, npt.NDArray[Any]], texts: dict[tuple[int, int], dict[int, Text]]) -> npt.NDArray[np.object_]:

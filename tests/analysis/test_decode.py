@@ -132,7 +132,7 @@ def test_how_a_call_began_and_ended_is_shown() -> None:
     assert plain("pause()", "?", UNFINISHED) == "pause( <unfinished ...>"
     assert plain("read(0, 0x1, 5)", "5", 2) == "read(0, 0x1, 5 <running at attach>)     = 5"
     assert plain("exit_group(0)", "?", NO_RETURN) == "exit_group(0)".ljust(39) + " = ?"
-    assert plain("clone()", "0", CHILD) == "clone()".ljust(39) + " = 0 <child>"
+    assert plain("clone(NULL)", "0", CHILD) == "clone(...)".ljust(39) + " = 0 <child>"
 
 
 @pytest.mark.parametrize("abi", ["x86_64", "i386", "x32", "arm64"])
