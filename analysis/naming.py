@@ -7,7 +7,7 @@ from functools import cache
 
 import polars as pl
 
-from ringtape.analysis.commands_in_force import CommandsInForce
+from ringtape.analysis.in_force import CommandsInForce
 from ringtape.schemas.abi import syscalls as calls
 from ringtape.schemas.abi.errors import MAX_ERRNO, errnos
 from ringtape.schemas.columns import ABI
@@ -93,7 +93,7 @@ def command_number(commands: Callable[[], CommandsInForce]) -> pl.Expr:
     return (
         pl.struct("tid", "ts")
         .map_batches(
-            lambda pairs: pl.Series(commands().numbers(pairs.struct.field("tid").to_numpy(), pairs.struct.field("ts").to_numpy())),
+            lambda pairs: pl.Series(commands().codes(pairs.struct.field("tid").to_numpy(), pairs.struct.field("ts").to_numpy())),
             return_dtype=pl.Int32,
             is_elementwise=True,
         )
@@ -106,7 +106,7 @@ def command_name(commands: Callable[[], CommandsInForce]) -> pl.Expr:
 
     def texts(pairs: pl.Series) -> pl.Series:
         known = commands()
-        numbers = known.numbers(pairs.struct.field("tid").to_numpy(), pairs.struct.field("ts").to_numpy())
+        numbers = known.codes(pairs.struct.field("tid").to_numpy(), pairs.struct.field("ts").to_numpy())
         names = pl.Series([*known.names, None], dtype=pl.String)
         return names.gather(pl.Series(numbers).replace(-1, len(known.names)))
 

@@ -23,7 +23,8 @@ class Result:
 
     ``unit`` is ``ns``, ``bytes``, ``share`` (a fraction of 1), ``count``, ``time`` (ns of CLOCK_MONOTONIC) or empty; it
     decides how people see the value, never how it is stored. A ``quiet`` column is shown to people only where one of its
-    values is not 0; a ``wide`` one only where the line is long enough.
+    values is not 0; a ``wide`` one only where the line is long enough. ``indent`` names a column that says how far to the
+    right people see this one, and which they do not see itself; a ``detail`` column is for programs and never shown.
     """
 
     name: str
@@ -32,6 +33,8 @@ class Result:
     unit: str = ""
     quiet: bool = False
     wide: bool = False
+    indent: str = ""
+    detail: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,7 @@ def analysis(
         def call(trace: Trace, /, *args: P.args, **kwargs: P.kwargs) -> pl.DataFrame:
             trace.require(*tables)
             result = function(trace, *args, **kwargs)
-            names = [column.name for column in columns]
-            chosen = [column for column in result.columns if column not in names]
-            expected = found.schema(chosen)
+            expected = found.schema([name for name in result.columns if name in {group.name for group in groups}])
             return result.select([pl.col(column).cast(dtype) for column, dtype in expected.items()])
 
         found = Analysis(name, call, tuple(tables), tuple(columns), tuple(groups), section)

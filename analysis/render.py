@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import TYPE_CHECKING, Any, Literal
 
 from ringtape.schemas.errors import RingtapeError, UsageError
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 Format = Literal["table", "csv", "json", "parquet", "markdown"]
 FORMATS: tuple[Format, ...] = ("table", "csv", "json", "parquet", "markdown")
 GAP = 2
+INDENT = "  "
+DEEPEST = 12
+"""Deeper trees are shown as if they were no deeper: the text would leave the screen."""
 FOLDED = 24
 """Columns of a terminal that a text has at least, when it is longer than that."""
 WIDE = 110
@@ -62,7 +66,7 @@ def share(value: float) -> str:
 
 def cell(value: Any, unit: str) -> str:
     """Return one value as text in its unit; nothing for a null."""
-    if value is None:
+    if value is None or (isinstance(value, float) and isnan(value)):
         return ""
     if unit == "ns":
         return format_duration(value)
@@ -84,16 +88,23 @@ def cells(frame: pl.DataFrame, analysis: Analysis, *, wide: bool = True, limit: 
     Columns ``x_low`` and ``x_high`` are shown inside ``x``: where the ends differ, as the interval.
     """
     names = [name for name in frame.columns if not _is_end(name, frame.columns)]
-    shown = []
+    shown: list[tuple[str, str]] = []
+    declared = {name: analysis.column(name) for name in names}
+    indents = {name: column.indent for name, column in declared.items() if column and column.indent}
     for name in names:
-        column = analysis.column(name)
+        column = declared[name]
+        if name in indents.values() or (column is not None and column.detail):
+            continue
         if column is not None and column.quiet and not frame[name].fill_null(0).cast(bool).any():
             continue
         if column is None or wide or not column.wide:
             shown.append((name, column.unit if column else ""))
     rows = []
     for row in frame.head(limit if limit is not None else len(frame)).iter_rows(named=True):
-        rows.append([_interval(row, name, unit) if f"{name}_low" in row else cell(row[name], unit) for name, unit in shown])
+        texts = [_interval(row, name, unit) if f"{name}_low" in row else cell(row[name], unit) for name, unit in shown]
+        rows.append(
+            [INDENT * min(row[indents[name]], DEEPEST) + text if name in indents else text for (name, _), text in zip(shown, texts, strict=True)]
+        )
     heads = [name.replace("p99_9", "p99.9").replace("_", " ") for name, _ in shown]
     return Cells(heads, [bool(unit) or frame.schema[name].is_numeric() for name, unit in shown], rows)
 

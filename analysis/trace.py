@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ringtape.analysis.commands_in_force import CommandsInForce
+from ringtape.analysis.in_force import CommandsInForce
 from ringtape.analysis.naming import decoded
 from ringtape.schemas.arrow import arrow_schema
 from ringtape.schemas.errors import RingtapeError, TraceError
