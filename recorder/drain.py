@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ringtape.recorder.ring import Ring
+from ringtape.recorder.ring import RecordRing, SlotRing
 from ringtape.recorder.writer import TraceWriter
 from ringtape.schemas.arrow import arrow_schema
 from ringtape.schemas.layout import record_dtype
@@ -64,7 +64,7 @@ def _to_arrow(column: NDArray[np.generic], kind: pa.DataType) -> pa.Array:
 class TableDrain:
     """The rings of one table and the parts that they become."""
 
-    def __init__(self, table: Table, rings: Sequence[Ring], writer: TraceWriter) -> None:
+    def __init__(self, table: Table, rings: Sequence[SlotRing] | Sequence[RecordRing], writer: TraceWriter) -> None:
         self.table = table
         self.rings = rings
         self._writer = writer
@@ -115,13 +115,13 @@ class TableDrain:
         return part
 
     def _fixed_rows(self) -> dict[str, NDArray[np.generic] | pa.Array] | None:
-        records = [view["record"] for ring in self.rings if len(view := ring.read_fixed())]
+        records = [view for ring in self.rings if isinstance(ring, SlotRing) for view in ring.read()]
         if not records:
             return None
         return sort_columns(columns_of(records, self._fixed))
 
     def _variable_rows(self) -> dict[str, NDArray[np.generic] | pa.Array] | None:
-        parts = [read for ring in self.rings if len((read := ring.read_variable())[0])]
+        parts = [read for ring in self.rings if isinstance(ring, RecordRing) and len((read := ring.read())[0])]
         if not parts:
             return None
         columns: dict[str, NDArray[np.generic] | pa.Array] = dict(columns_of([records for records, _, _ in parts], self._fixed))

@@ -21,7 +21,7 @@ from ringtape.recorder.program import ring_tables
 from ringtape.schemas.abi import syscalls as abi
 from ringtape.schemas.errors import RecordingError
 from ringtape.schemas.manifest import Probe
-from ringtape.schemas.table import Table
+from ringtape.schemas.table import Table, table, tables
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MAX_RINGS = 64
@@ -35,10 +35,15 @@ _FIRST = ("task_newtask", "sched_process_exit", "sched_process_exec", "task_rena
 
 @dataclass
 class Kernel:
-    """Everything that a recording holds in the kernel."""
+    """Everything that a recording holds in the kernel.
+
+    ``rings`` holds, per table, one BPF ring buffer per CPU (or per few CPUs) for records of varying size, or one array
+    with ``slots`` records for each CPU for records of one size.
+    """
 
     maps: dict[str, Map]
     rings: dict[str, list[Map]]
+    slots: dict[str, int]
     programs: dict[str, int]
     code: Bytecode
     cpus: int
@@ -96,6 +101,10 @@ class Kernel:
             os.close(pidfd)
         self.maps["status"].update(struct.pack("=I", 0), struct.pack("=q", 1))
 
+    def ring_bytes(self, name: str) -> int:
+        """Return the bytes of each ring of a table."""
+        return self.slots[name] * table(name).record_size if name in self.slots else self.rings[name][0].max_entries
+
     def pin(self, journal: Journal, uid: int, gid: int) -> None:
         """Pin what a later `recover` needs."""
         for name, rings in self.rings.items():
@@ -144,14 +153,18 @@ def load(options: Options) -> Kernel:
     _check_privilege()
     code = bytecode(options.tables, cpus)
     shards = min(cpus, MAX_RINGS)
-    kernel = Kernel({}, {one.name: [] for one in recorded}, {}, code, cpus, secrets.randbits(64) | 1)
+    slots = {one.name: slots_of(one, options.ring_size(one), cpus) for one in recorded if not one.tail}
+    kernel = Kernel({}, {one.name: [] for one in recorded}, slots, {}, code, cpus, secrets.randbits(64) | 1)
     try:
         # The kernel clears every page of a ring as it makes it, which takes as long as all the rest: side by side.
         with ThreadPoolExecutor(2) as pool:
             sizes = {one.name: ring_bytes(options.ring_size(one), shards) for one in recorded}
-            pending = {one.name: [pool.submit(_create_ring, one, index, sizes[one.name]) for index in range(shards)] for one in recorded}
+            pending = {one.name: [pool.submit(_create_ring, one, index, sizes[one.name]) for index in range(shards)] for one in recorded if one.tail}
+            arrays = {name: pool.submit(_create_array, name, cpus * count) for name, count in slots.items()}
             try:
                 _create_maps(kernel, options, 0 if shards == cpus else shards)
+                for name, array_map in arrays.items():
+                    kernel.rings[name].append(array_map.result())
                 _load_programs(kernel)
             finally:
                 for name, futures in pending.items():
@@ -173,6 +186,8 @@ def _create_maps(kernel: Kernel, options: Options, shards: int) -> None:
     template = bpf.create_map("template", MapType.RINGBUF, 0, 0, PAGE)
     try:
         for spec in code.maps:
+            if spec.name.startswith("ring_"):
+                continue
             key, value = code.sizes[spec.name]
             flags = bpf.MAP_RDONLY_PROG if spec.name == "config" else 0
             if spec.name in ("calls", "status") or spec.name.startswith("counters_"):
@@ -181,7 +196,7 @@ def _create_maps(kernel: Kernel, options: Options, shards: int) -> None:
             made[spec.name] = bpf.create_map(spec.name, spec.type, key, value, spec.entries, flags, inner)
     finally:
         template.close()
-    made["config"].update(struct.pack("=I", 0), _config(options, kernel.cookie, shards, code.sizes["config"][1]))
+    made["config"].update(struct.pack("=I", 0), _config(options, kernel, shards, code.sizes["config"][1]))
     made["config"].freeze()
     if "calls" in made:
         # Neither frozen nor read-only: the verifier refuses constants with more than one element, the kernel to map them.
@@ -192,7 +207,8 @@ def _create_maps(kernel: Kernel, options: Options, shards: int) -> None:
 
 def _load_programs(kernel: Kernel) -> None:
     code = kernel.code
-    numbers = {number: kernel.maps[spec.name].fd for number, spec in enumerate(code.maps)}
+    maps = {**kernel.maps, **{f"ring_{name}": kernel.rings[name][0] for name in kernel.slots}}
+    numbers = {number: maps[spec.name].fd for number, spec in enumerate(code.maps)}
     for name, tracepoint in code.probes.items():
         if tracepoint in code.tracepoints:
             program = bpf.relocate(code.code[name], numbers)
@@ -201,6 +217,20 @@ def _load_programs(kernel: Kernel) -> None:
     for name in code.iterators:
         program = bpf.relocate(code.code[f"iterator__{name}"], numbers)
         kernel.programs[f"iterator__{name}"] = bpf.load_program(name, program, bpf.PROG_TYPE_TRACING, bpf.ATTACH_TRACE_ITER, code.iterator)
+
+
+def slots_of(one: Table, total: int, cpus: int) -> int:
+    """Return how many records of one size each CPU has room for: a power of two, so that a position is masked, not divided."""
+    room = max(1, total // cpus // one.record_size)
+    return int(1 << room.bit_length() - 1)
+
+
+def _create_array(name: str, entries: int) -> Map:
+    one = table(name)
+    try:
+        return bpf.create_map(f"ring_{name}", MapType.ARRAY, 4, one.record_size, entries, bpf.MAP_MMAPABLE)
+    except RecordingError as error:
+        raise RecordingError(error.what, "ask for less memory with --ring-size") from None
 
 
 def ring_bytes(total: int, rings: int) -> int:
@@ -218,7 +248,7 @@ def _create_ring(one: Table, index: int, size: int) -> Map:
     return bpf.create_map(f"{one.name[:11]}_{index}", MapType.RINGBUF, 0, 0, size)
 
 
-def _config(options: Options, cookie: int, shards: int, size: int) -> bytes:
+def _config(options: Options, kernel: Kernel, shards: int, size: int) -> bytes:
     """Return struct config (probes/common.bpf.h)."""
     target = options.target
     cgroup, level = 0, 0
@@ -230,7 +260,9 @@ def _config(options: Options, cookie: int, shards: int, size: int) -> bytes:
     uids = [*target.uids, *[0] * (8 - len(target.uids))]
     comms = b"".join(os.fsencode(name).ljust(16, b"\0") for name in target.comms).ljust(128, b"\0")
     choices = len(target.comms) or len(target.uids)
-    head = struct.pack("=QQQIIIIII", cookie, options.min_duration, cgroup, level, target.select, os.getpid(), shards, bool(options.calls), choices)
+    head = struct.pack("=QQQIIIIII", kernel.cookie, options.min_duration, cgroup, level, target.select, os.getpid(), shards, bool(options.calls), choices)
+    slots = b"".join(struct.pack("=I", kernel.slots.get(name, 0)) for name in tables())
+    head += slots + bytes(-(len(head) + len(slots)) % 8)
     packed = head + struct.pack("=8Q", *uids) + comms
     if len(packed) != size:
         raise RecordingError(f"struct config has {size} bytes in the probe and {len(packed)} here")
@@ -240,7 +272,7 @@ def _config(options: Options, cookie: int, shards: int, size: int) -> bytes:
 def _fill_calls(calls: Map, options: Options) -> None:
     """Tell the probe of each call its arity, whether it is wanted, and which arguments are strings."""
     native = abi.native_abi()
-    table = array("I", [6 if options.calls else 6 | _LISTED]) * (2 * CALLS)
+    infos = array("I", [6 if options.calls else 6 | _LISTED]) * (2 * CALLS)
     numberings: Iterable[tuple[int, str | None]] = ((0, native), (CALLS, abi.compat_abi(native)))
     for base, name in numberings:
         for number in abi.names(name) if name else ():
@@ -252,12 +284,12 @@ def _fill_calls(calls: Map, options: Options) -> None:
             for slot, string in enumerate(abi.strings(name, number)):
                 length = string.length_arg if string.length_arg is not None else 0
                 info |= (string.arg | _STRING_KINDS[string.kind] << 3 | length << 5) << 8 * (slot + 1)
-            table[base + number] = info
-    with mmap(calls.fd, -(-len(table) * 8 // PAGE) * PAGE) as memory:
+            infos[base + number] = info
+    with mmap(calls.fd, -(-len(infos) * 8 // PAGE) * PAGE) as memory:
         # Elements of an array map lie 8 bytes apart.
-        cells = array("I", bytes(len(table) * 8))
-        cells[::2] = table
-        memory[: len(table) * 8] = cells.tobytes()
+        cells = array("I", bytes(len(infos) * 8))
+        cells[::2] = infos
+        memory[: len(infos) * 8] = cells.tobytes()
 
 
 def existing(kernel: Kernel, options: Options) -> bytes:

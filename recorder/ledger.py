@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import struct
 from dataclasses import dataclass
 
@@ -10,13 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from ringtape.recorder.bpf import Map
-from ringtape.recorder.kernel import PAGE
 from ringtape.recorder.program import loss_table
+from ringtape.recorder.ring import map_counters
 from ringtape.schemas.arrow import arrow_schema
 from ringtape.schemas.table import table
 
-COUNTERS = np.dtype([("attempted", "<u8"), ("lost", "<u8"), ("filtered", "<u8"), ("no_storage", "<u8"), ("reserved", "<u8", 4)])
-"""struct counters (probes/common.bpf.h), one element per CPU."""
 LOSS = np.dtype([("count", "<u8"), ("sum", "<u8"), ("first", "<u8"), ("last", "<u8")])
 """struct loss (probes/common.bpf.h)."""
 _KEY = struct.Struct("=iBBBB")
@@ -24,35 +21,39 @@ RING_FULL, NO_STORAGE = 0, 1
 
 
 class Counters:
-    """The counters of one table, mapped: reading them is no call."""
+    """The counters of one table, mapped: reading them is no call.
+
+    Attributes
+    ----------
+    cells : array of COUNTERS
+        One element per CPU, over the kernel's memory.
+    """
 
     def __init__(self, counters: Map) -> None:
-        size = -(-counters.max_entries * COUNTERS.itemsize // PAGE) * PAGE
-        self._memory = mmap.mmap(counters.fd, size, prot=mmap.PROT_READ)
-        self._cells = np.frombuffer(self._memory, COUNTERS, counters.max_entries)
+        self.cells = map_counters(counters)
 
     @property
     def lost(self) -> int:
         """Records lost on all CPUs."""
-        return int(self._cells["lost"].sum())
+        return int(self.cells["lost"].sum())
 
     @property
     def filtered(self) -> int:
         """Calls that the filters left out."""
-        return int(self._cells["filtered"].sum())
+        return int(self.cells["filtered"].sum())
 
     @property
     def trouble(self) -> int:
         """A number that grows whenever the ledger has something new."""
-        return int(self._cells["lost"].sum() + self._cells["no_storage"].sum())
+        return int(self.cells["lost"].sum() + self.cells["no_storage"].sum())
 
     def attempted(self) -> dict[str, int]:
         """Return the records attempted on each CPU that attempted any."""
-        return {str(cpu): int(value) for cpu, value in enumerate(self._cells["attempted"]) if value}
+        return {str(cpu): int(value) for cpu, value in enumerate(self.cells["attempted"]) if value}
 
     def lost_by_cpu(self) -> dict[int, int]:
         """Return the records lost on each CPU that lost any."""
-        return {cpu: int(value) for cpu, value in enumerate(self._cells["lost"]) if value}
+        return {cpu: int(value) for cpu, value in enumerate(self.cells["lost"]) if value}
 
 
 @dataclass(frozen=True, order=True)

@@ -90,12 +90,14 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
     files = _files(names)
     declared = [(match[1], match[2], match[3].strip()) for file in files for match in _MAP.finditer(_read(file))]
     for table in recorded:
-        declared += [(f"rings_{table.name}", "ARRAY_OF_MAPS", "CPUS"), (f"counters_{table.name}", "ARRAY", "CPUS")]
+        # The size of a ring of constant stride is known only when it is made.
+        declared.append((f"rings_{table.name}", "ARRAY_OF_MAPS", "CPUS") if table.tail else (f"ring_{table.name}", "ARRAY", "0"))
+        declared.append((f"counters_{table.name}", "ARRAY", "CPUS"))
     symbols = {"CPUS": cpus}
     for file in files:
         symbols |= {name: int(value) for name, value in re.findall(r"^#define (\w+) ([0-9]+)$", _read(file), re.MULTILINE)}
     maps = tuple(MapSpec(name, MapType[kind], _entries(entries, symbols)) for name, kind, entries in declared)
-    prelude = [f"#define PAGE_BYTES {os.sysconf('SC_PAGE_SIZE')}"]
+    prelude = [f"#define TABLE_COUNT {len(tables())}", f"#define PAGE_BYTES {os.sysconf('SC_PAGE_SIZE')}"]
     if platform.machine() == "aarch64":
         prelude.append("#define __TARGET_ARCH_arm64 1")
     for number, table in enumerate(tables().values()):
@@ -112,7 +114,8 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
         body += ["#undef PROBE_FILE", f"#define PROBE_FILE {file.partition('.')[0]}", _read(file)]
         if file == "common.bpf.h":
             for table in recorded:
-                body += [f"MAP(rings_{table.name}, ARRAY_OF_MAPS, u32, u32, 0)", f"MAP(counters_{table.name}, ARRAY, u32, struct counters, 0)"]
+                ring = f"MAP(rings_{table.name}, ARRAY_OF_MAPS, u32, u32, 0)" if table.tail else f"MAP(ring_{table.name}, ARRAY, u32, struct {table.name}_record, 0)"
+                body += [ring, f"MAP(counters_{table.name}, ARRAY, u32, struct counters, 0)"]
     probes = {f"{file.partition('.')[0]}__{name}": name for file in files for name in _PROBE.findall(_read(file))}
     iterators = tuple(name for file in files for name in _ITERATOR.findall(_read(file)))
     return Source("\n".join([*prelude, *body]) + "\n", maps, probes, iterators)

@@ -15,7 +15,7 @@ from ringtape.recorder import merge
 from ringtape.recorder.drain import TableDrain, iterated_rows
 from ringtape.recorder.kernel import PAGE, Kernel
 from ringtape.recorder.ledger import Counters, Ledger
-from ringtape.recorder.ring import Ring
+from ringtape.recorder.ring import open_rings
 from ringtape.recorder.upkeep import Upkeep
 from ringtape.recorder.writer import TraceWriter, read_clock
 from ringtape.schemas.arrow import arrow_schema
@@ -56,8 +56,10 @@ class Pump:
         header = replace(header, tools={**header.tools, "numpy": np.__version__, "pyarrow": pa.__version__})
         writer = TraceWriter.create(path, folder)
         writer.begin(header)
-        drains = [TableDrain(table(name), [Ring(table(name), ring, kernel.cookie) for ring in rings], writer) for name, rings in kernel.rings.items()]
         counters = {name: Counters(kernel.maps[f"counters_{name}"]) for name in kernel.rings}
+        drains = [
+            TableDrain(table(name), open_rings(table(name), maps, counters[name].cells, kernel.cookie), writer) for name, maps in kernel.rings.items()
+        ]
         ledger = Ledger(kernel.maps["losses"], counters, kernel.cpus, header.attached_at)
         pump = cls(writer, drains, counters, ledger, [table(name) for name in header.tables])
         if existing and "processes" in kernel.rings:

@@ -1,7 +1,6 @@
-"""One ring as the drain sees it: two positions and a window of records, all of it mapped memory.
+"""The rings as the drain sees them: positions and a window of records, all of it mapped memory.
 
-Layout (kernel/bpf/ringbuf.c): page 0 holds the consumer position, page 1 the producer position, then the data, mapped
-twice in a row so that a run of records never wraps. User space may write page 0 only.
+Two kinds, one interface: `SlotRing` for records of one size, `RecordRing` for records of varying size.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import platform
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from ringtape.recorder.bpf import Map
 from ringtape.recorder.kernel import PAGE
 from ringtape.schemas.errors import RecordingError
-from ringtape.schemas.layout import BUSY, DISCARDED, record_dtype, ring_dtype
+from ringtape.schemas.layout import BUSY, DISCARDED, record_dtype
 from ringtape.schemas.table import Table
 
 _HEADER = 8
@@ -24,16 +25,104 @@ _MEMBARRIER_SYSCALL = {"aarch64": 283}
 _MEMBARRIER_GLOBAL = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
+COUNTERS = np.dtype(
+    [("attempted", "<u8"), ("lost", "<u8"), ("filtered", "<u8"), ("no_storage", "<u8"), ("head", "<u8"), ("tail", "<u8"), ("reserved", "<u8", 2)]
+)
+"""struct counters (probes/common.bpf.h), one element per CPU."""
 
-def order_reads() -> None:
-    """Keep reads of records behind the read of the producer position; x86 does not reorder loads, arm64 does."""
+
+def order_memory() -> None:
+    """Keep reads of records between the reads and writes of the positions.
+
+    x86 keeps loads in order, and stores behind loads. On arm64 a global memory barrier waits until every program that
+    was running on another CPU has ended.
+    """
     number = _MEMBARRIER_SYSCALL.get(platform.machine())
     if number is not None and _libc.syscall(number, _MEMBARRIER_GLOBAL, 0, 0) != 0:
         raise RecordingError("membarrier(2) failed", "this kernel cannot order the reads of the ring on this architecture")
 
 
-class Ring:
-    """A mapped ring of one table, with a reading position of its own that runs ahead of the one the kernel knows.
+def map_counters(counters: Map) -> NDArray[np.void]:
+    """Return the counters of a table as an array of `COUNTERS` over the kernel's memory, an element per CPU."""
+    size = -(-counters.max_entries * COUNTERS.itemsize // PAGE) * PAGE
+    return np.frombuffer(mmap.mmap(counters.fd, size), COUNTERS, counters.max_entries)
+
+
+class Ring(Protocol):
+    """What a drain needs to know of a ring: sizes in bytes, positions in a unit of the ring's own."""
+
+    size: int
+    read_to: int
+
+    @property
+    def pending(self) -> int:
+        """Bytes that are not in a part."""
+
+    @property
+    def fill(self) -> float:
+        """Share of the ring that has not been given back to the kernel."""
+
+    def release(self, position: int) -> None:
+        """Give what lies before a position back to the kernel."""
+
+
+class SlotRing:
+    """One CPU's stretch of a mapped array of records of one size; positions count records.
+
+    Parameters
+    ----------
+    records : array of record_dtype(table)
+        The slots of this CPU, a power of two.
+    counters : array of COUNTERS
+        One element: this CPU's.
+    """
+
+    def __init__(self, records: NDArray[np.void], counters: NDArray[np.void]) -> None:
+        self._records = records
+        self._counters = counters
+        self.size = records.nbytes
+        self.read_to = int(counters["tail"][0])
+
+    @property
+    def pending(self) -> int:
+        """Bytes that are not in a part."""
+        return (int(self._counters["head"][0]) - self.read_to) * self._records.itemsize
+
+    @property
+    def fill(self) -> float:
+        """Share of the ring that has not been given back to the kernel."""
+        return (int(self._counters["head"][0]) - int(self._counters["tail"][0])) / len(self._records)
+
+    def release(self, position: int) -> None:
+        """Give what lies before a position back to the kernel."""
+        order_memory()
+        self._counters["tail"][0] = position
+
+    def read(self) -> list[NDArray[np.void]]:
+        """Return the published records as views of the ring (two where it wraps), valid until they are released."""
+        head = int(self._counters["head"][0])
+        order_memory()
+        slots = len(self._records)
+        begin, count = self.read_to & slots - 1, head - self.read_to
+        self.read_to = head
+        first = self._records[begin : begin + count]
+        rest = self._records[: count - len(first)]
+        return [view for view in (first, rest) if len(view)]
+
+
+def slot_rings(table: Table, ring: Map, counters: NDArray[np.void]) -> list[SlotRing]:
+    """Return the ring of each CPU in a mapped array."""
+    dtype = record_dtype(table)
+    memory = mmap.mmap(ring.fd, -(-ring.max_entries * dtype.itemsize // PAGE) * PAGE, prot=mmap.PROT_READ)
+    records = np.frombuffer(memory, dtype, ring.max_entries).reshape(len(counters), -1)
+    return [SlotRing(records[cpu], counters[cpu : cpu + 1]) for cpu in range(len(counters))]
+
+
+class RecordRing:
+    """A mapped BPF ring buffer of variable-length records; positions are bytes.
+
+    Layout (kernel/bpf/ringbuf.c): page 0 holds the consumer position, page 1 the producer position, then the data,
+    mapped twice in a row so that a run of records never wraps. User space may write page 0 only.
 
     Parameters
     ----------
@@ -41,67 +130,38 @@ class Ring:
         Whose records it holds.
     ring : Map
         The ring buffer map.
-    cookie : int
-        What every variable-length record of this recording begins with.
+    cookie : int, optional
+        What every record of this recording begins with. Without it (in `recover`) records are followed one by one.
     """
 
-    def __init__(self, table: Table, ring: Map, cookie: int) -> None:
+    def __init__(self, table: Table, ring: Map, cookie: int | None) -> None:
         self.table = table
         self.size = ring.max_entries
-        self._control = mmap.mmap(ring.fd, PAGE)
-        self._memory = mmap.mmap(ring.fd, PAGE + 2 * self.size, prot=mmap.PROT_READ, offset=PAGE)
-        self._consumer = np.frombuffer(self._control, np.uint64, 1)
-        self._producer = np.frombuffer(self._memory, np.uint64, 1)
-        self._data = np.frombuffer(self._memory, np.uint8, 2 * self.size, PAGE)
-        self._cookie = np.uint64(cookie)
+        control = mmap.mmap(ring.fd, PAGE)
+        memory = mmap.mmap(ring.fd, PAGE + 2 * self.size, prot=mmap.PROT_READ, offset=PAGE)
+        self._consumer = np.frombuffer(control, np.uint64, 1)
+        self._producer = np.frombuffer(memory, np.uint64, 1)
+        self._data = np.frombuffer(memory, np.uint8, 2 * self.size, PAGE)
+        self._cookie = None if cookie is None else np.uint64(cookie)
         self.read_to = int(self._consumer[0])
 
     @property
-    def produced(self) -> int:
-        """Position up to which the kernel has reserved."""
-        return int(self._producer[0])
-
-    @property
     def pending(self) -> int:
-        """Bytes reserved and not read."""
-        return self.produced - self.read_to
+        """Bytes that are not in a part."""
+        return int(self._producer[0]) - self.read_to
 
     @property
     def fill(self) -> float:
-        """Share of the ring that holds what has not been given back to the kernel."""
-        return (self.produced - int(self._consumer[0])) / self.size
+        """Share of the ring that has not been given back to the kernel."""
+        return (int(self._producer[0]) - int(self._consumer[0])) / self.size
 
     def release(self, position: int) -> None:
-        """Give the memory before a position back to the kernel."""
+        """Give what lies before a position back to the kernel."""
+        order_memory()
         self._consumer[0] = position
 
-    def read_fixed(self) -> NDArray[np.void]:
-        """Return the committed records of a constant-stride ring as a view of the ring, and move the reading position.
-
-        Returns
-        -------
-        array of ring_dtype(table)
-            Valid until the memory is released.
-        """
-        dtype = ring_dtype(self.table)
-        produced = self.produced
-        order_reads()
-        count = (produced - self.read_to) // dtype.itemsize
-        start = self.read_to & self.size - 1
-        view = self._data[start : start + count * dtype.itemsize].view(dtype)
-        # A record that another CPU (of a shared ring) has reserved and not yet submitted ends the run.
-        other = np.flatnonzero(view["header"]["len"] != dtype.itemsize - _HEADER)
-        if other.size:
-            length = int(view["header"]["len"][other[0]])
-            if not length & int(BUSY | DISCARDED):
-                raise RecordingError(f"ring of {self.table.name}: a record of {length} bytes where {dtype.itemsize - _HEADER} were expected")
-            view = view[: other[0]]
-        order_reads()
-        self.read_to += len(view) * dtype.itemsize
-        return view
-
-    def read_variable(self) -> tuple[NDArray[np.void], NDArray[np.int64], NDArray[np.uint8]]:
-        """Return the committed records of a ring of variable-length records, and move the reading position.
+    def read(self) -> tuple[NDArray[np.void], NDArray[np.int64], NDArray[np.uint8]]:
+        """Return the committed records, and move the reading position.
 
         Returns
         -------
@@ -110,44 +170,44 @@ class Ring:
         tails : array of int64
             Where the tail of each record begins in ``memory``.
         memory : array of uint8
-            View of the ring, valid until the memory is released.
+            View of the ring, valid until it is released.
         """
         dtype = record_dtype(self.table)
-        produced = self.produced
-        order_reads()
+        produced = int(self._producer[0])
+        order_memory()
         start = self.read_to & self.size - 1
         memory = self._data[start : start + produced - self.read_to]
         starts = self._starts(memory)
-        fixed = np.empty(len(starts), dtype)
+        records = np.empty(0, dtype)
         if len(starts):
-            # One gather of rows of bytes; records are aligned to 8.
-            words = memory[: len(memory) // 8 * 8].view(np.uint64)
+            # One gather of rows of words: records are aligned to 8.
             index = (starts // 8 + 1)[:, None] + np.arange(dtype.itemsize // 8)
-            fixed = words[index].view(dtype)[:, 0]
-        order_reads()
-        return fixed, starts + _HEADER + dtype.itemsize, memory
+            records = memory.view(np.uint64)[index].view(dtype)[:, 0]
+            last = int(starts[-1])
+            self.read_to += last + _advance(int(memory[last : last + 4].view(np.uint32)[0]))
+        return records, starts + _HEADER + dtype.itemsize, memory
 
     def _starts(self, memory: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return where the header of each committed record lies.
 
-        Records begin with a random cookie; a position counts only if it follows the record before without a gap, so a
-        string that happens to hold the cookie misleads no one.
+        Records are found by their cookie; that counts only if each follows the one before without a gap, so a string
+        that happens to hold the cookie misleads no one.
         """
-        words = memory[: len(memory) // 8 * 8].view(np.uint64)
-        candidates = np.flatnonzero(words == self._cookie) * 8 - _HEADER
-        lengths = memory[: len(memory) // 4 * 4].view(np.uint32)[candidates // 4].astype(np.int64) if len(candidates) else candidates
-        ends = candidates + _HEADER + (lengths + 7) // 8 * 8
-        chained = len(candidates) > 0 and candidates[0] == 0 and bool(np.array_equal(candidates[1:], ends[:-1])) and ends[-1] <= len(memory)
-        starts = candidates if chained else self._walk(memory)
-        if len(starts):
-            last = int(starts[-1])
-            length = int(memory[last : last + 4].view(np.uint32)[0])
-            self.read_to += last + _HEADER + (length + 7) // 8 * 8
-        return starts
+        if self._cookie is None:
+            return self._walk(memory)
+        found = np.flatnonzero(memory.view(np.uint64) == self._cookie) * 8 - _HEADER
+        if not len(found):
+            return self._walk(memory)
+        lengths = memory.view(np.uint32)[found // 4].astype(np.int64)
+        ends = found + _HEADER + (lengths + 7) // 8 * 8
+        if found[0] == 0 and ends[-1] == len(memory) and bool(np.array_equal(found[1:], ends[:-1])):
+            return found
+        return self._walk(memory)
 
-    def _walk(self, memory: NDArray[np.uint8]) -> NDArray[np.int64]:
+    @staticmethod
+    def _walk(memory: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Follow the lengths one by one: for the rare run that ends in an unfinished record or holds a false cookie."""
-        lengths = memory[: len(memory) // 4 * 4].view(np.uint32)
+        lengths = memory.view(np.uint32)
         found: list[int] = []
         position = 0
         while position + _HEADER <= len(memory):
@@ -155,5 +215,16 @@ class Ring:
             if length & int(BUSY | DISCARDED) or length == 0:
                 break
             found.append(position)
-            position += _HEADER + (length + 7) // 8 * 8
+            position += _advance(length)
         return np.array(found, np.int64)
+
+
+def _advance(length: int) -> int:
+    return _HEADER + (length + 7) // 8 * 8
+
+
+def open_rings(table: Table, maps: Sequence[Map], counters: NDArray[np.void], cookie: int | None) -> list[SlotRing] | list[RecordRing]:
+    """Return the rings of a table, of the kind that its records need."""
+    if table.tail:
+        return [RecordRing(table, one, cookie) for one in maps]
+    return slot_rings(table, maps[0], counters)

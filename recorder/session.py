@@ -174,7 +174,7 @@ class Session:
             abi=native_abi(),
             attached_at=attached_at,
             journal=str(journal.path) if journal else "",
-            rings={name: rings[0].max_entries for name, rings in kernel.rings.items()},
+            rings={name: kernel.ring_bytes(name) for name in kernel.rings},
         )
 
     def _record(

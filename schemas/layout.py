@@ -46,9 +46,3 @@ def record_dtype(table: Table) -> np.dtype[np.void]:
         add(f"{column.name}_len", "<u4", 4)
     spec = {"names": names, "formats": formats, "offsets": offsets, "itemsize": position + -position % 8}
     return np.dtype(spec)  # type: ignore[call-overload, no-any-return]
-
-
-@cache
-def ring_dtype(table: Table) -> np.dtype[np.void]:
-    """Return the dtype of one slot of a constant-stride ring: the kernel's header, then the record."""
-    return np.dtype([("header", RING_HEADER), ("record", record_dtype(table))])

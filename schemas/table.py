@@ -76,6 +76,15 @@ class Table:
         """Return the column of that name."""
         return next(column for column in self.columns if column.name == name)
 
+    @property
+    def record_size(self) -> int:
+        """Bytes of the fixed part of a record: a multiple of 8."""
+        used = sum(SIZES[column.type] for column in self.fixed)
+        if self.tail:
+            used += 8
+            used += -used % 4 + 4 * len(self.tail)
+        return used + -used % 8
+
     def c_struct(self) -> str:
         """Return the C struct that the probe fills.
 

@@ -62,6 +62,7 @@ struct config {
   u32 shards;
   u32 only_listed_calls;
   u32 choices;
+  u32 slots[TABLE_COUNT];
   u64 uids[CHOICES];
   u64 comms[CHOICES][2];
 };
@@ -74,7 +75,9 @@ struct counters {
   u64 lost;
   u64 filtered;
   u64 no_storage;
-  u64 reserved[4];
+  u64 head; /* slots filled, for tables of constant stride; written here */
+  u64 tail; /* slots given back; written by user space */
+  u64 reserved[2];
 };
 
 struct status {
@@ -96,7 +99,8 @@ struct task_state {
   u8 child;      /* made by a recorded clone, which it has not yet returned from */
   u8 at_attach;  /* not seen to enter a call since the probes were attached; entered holds the time of attachment */
   u8 unread;     /* strings of the pending call that could not be read at its entry, a bit each */
-  u8 reserved[6];
+  u16 reserved;
+  u32 strings;   /* which arguments of the pending call are strings (CALL_STRINGS) */
 };
 
 #define CAUSE_RING_FULL 0
@@ -149,7 +153,22 @@ INLINE void lose(u8 table, u8 cause, u8 abi, s32 nr, u64 duration, u64 time) {
   loss->last = time;
 }
 
-/* The ring of this CPU for a table; on machines with many CPUs some share one. */
+/* Records of one size lie in an array that user space maps, one stretch of it for each CPU: reserving and submitting in
+ * a BPF ring buffer costs 41 ns more per event, a fifth of everything (its lock saves nothing where only one CPU writes
+ * and programs are not preempted). A slot is published by head, after its content. */
+INLINE void *free_slot(void *ring, struct counters *counters, u32 cpu, u32 slots) {
+  u64 head = counters->head;
+  if (head - *(volatile u64 *)&counters->tail >= slots) return 0;
+  u32 index = cpu * slots + ((u32)head & (slots - 1));
+  return map_lookup(ring, &index);
+}
+
+INLINE void publish(struct counters *counters) {
+  asm volatile("" ::: "memory");
+  *(volatile u64 *)&counters->head = counters->head + 1;
+}
+
+/* Records of varying size lie in BPF ring buffers; on machines with many CPUs some share one. */
 INLINE void *ring_of(void *rings, u32 cpu) {
   u32 index = cpu;
   if (CONFIG->shards) index %= CONFIG->shards;

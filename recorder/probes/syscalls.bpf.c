@@ -93,8 +93,7 @@ INLINE void emit_syscall(u64 task, struct task_state *state, s64 ret, u64 end, u
     return;
   }
   u64 seq = counters->attempted++;
-  void *ring = ring_of(MAP_rings_syscalls, cpu);
-  struct syscalls_record *record = ring ? ring_reserve(ring, sizeof(*record), 0) : 0;
+  struct syscalls_record *record = free_slot(MAP_ring_syscalls, counters, cpu, CONFIG->slots[TABLE_syscalls]);
   if (!record) {
     counters->lost++;
     lose(TABLE_syscalls, CAUSE_RING_FULL, state->abi, state->nr, duration, end);
@@ -116,7 +115,7 @@ INLINE void emit_syscall(u64 task, struct task_state *state, s64 ret, u64 end, u
   record->cpu = cpu;
   record->abi = state->abi;
   record->kind = kind;
-  ring_submit(record, NO_WAKEUP);
+  publish(counters);
 }
 
 
@@ -169,6 +168,7 @@ PROBE(sys_enter) {
   state->abi = abi_of(nr, compat);
   state->pending = 1;
   state->unread = 0;
+  state->strings = CALL_STRINGS(info);
   state->entered = now_ns();
 #ifdef TABLE_paths
   if (CALL_STRINGS(info) && !CONFIG->min_duration) strings_at_enter(task, state, CALL_STRINGS(info));
@@ -185,7 +185,7 @@ PROBE(sys_exit) {
     u64 end = now_ns();
     state->pending = 0;
 #ifdef TABLE_paths
-    u32 strings = CALL_STRINGS(call_info(state->nr, state->abi == ABI_COMPAT));
+    u32 strings = state->strings;
     if (strings && end - state->entered >= CONFIG->min_duration) strings_at_exit(task, state, strings, ret);
 #endif
     emit_syscall(task, state, ret, end, KIND_RETURNED);
