@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -53,8 +54,8 @@ class Analysis:
 
     @property
     def summary(self) -> str:
-        """First sentence of its documentation."""
-        return (self.function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+        """First line of its file: what it tells."""
+        return (sys.modules[self.function.__module__].__doc__ or "").partition("\n")[0].rstrip(".")
 
     def schema(self, by: Sequence[str] = ()) -> pl.Schema:
         """Return the schema of its result."""

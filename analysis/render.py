@@ -26,6 +26,8 @@ GAP = 2
 INDENT = "  "
 DEEPEST = 12
 """Deeper trees are shown as if they were no deeper: the text would leave the screen."""
+UPRIGHT = 12
+"""A single row of more values than these is shown upright, a line for each."""
 FOLDED = 24
 """Columns of a terminal that a text has at least, when it is longer than that."""
 WIDE = 110
@@ -64,14 +66,16 @@ def share(value: float) -> str:
     return f"{percent:.2f} %" if percent < 1 and percent else f"{percent:.1f} %"
 
 
-def cell(value: Any, unit: str) -> str:
-    """Return one value as text in its unit; nothing for a null."""
+def cell(value: Any, unit: str, origin: int = 0) -> str:
+    """Return one value as text in its unit; nothing for a null. Times are shown from ``origin`` on, in seconds."""
     if value is None or (isinstance(value, float) and isnan(value)):
         return ""
     if unit == "ns":
         return format_duration(value)
     if unit == "bytes":
         return format_size(value)
+    if unit == "time":
+        return f"{(value - origin) / 1e9:+.6f} s"
     if unit == "share":
         return share(value)
     if unit == "count":
@@ -82,10 +86,10 @@ def cell(value: Any, unit: str) -> str:
     return str(value)
 
 
-def cells(frame: pl.DataFrame, analysis: Analysis, *, wide: bool = True, limit: int | None = None) -> Cells:
+def cells(frame: pl.DataFrame, analysis: Analysis, *, wide: bool = True, limit: int | None = None, origin: int = 0) -> Cells:
     """Return a result as people read it.
 
-    Columns ``x_low`` and ``x_high`` are shown inside ``x``: where the ends differ, as the interval.
+    Times are shown in seconds from ``origin`` on. Columns ``x_low`` and ``x_high`` are shown inside ``x``: where the ends differ, as the interval.
     """
     names = [name for name in frame.columns if not _is_end(name, frame.columns)]
     shown: list[tuple[str, str]] = []
@@ -101,7 +105,7 @@ def cells(frame: pl.DataFrame, analysis: Analysis, *, wide: bool = True, limit: 
             shown.append((name, column.unit if column else ""))
     rows = []
     for row in frame.head(limit if limit is not None else len(frame)).iter_rows(named=True):
-        texts = [_interval(row, name, unit) if f"{name}_low" in row else cell(row[name], unit) for name, unit in shown]
+        texts = [_interval(row, name, unit) if f"{name}_low" in row else cell(row[name], unit, origin) for name, unit in shown]
         rows.append(
             [INDENT * min(row[indents[name]], DEEPEST) + text if name in indents else text for (name, _), text in zip(shown, texts, strict=True)]
         )
@@ -143,6 +147,9 @@ def print_table(target: Console, content: Cells) -> None:
     Nothing is cut off: long texts are folded, and where the columns do not fit side by side, the table goes on below with its
     first columns repeated.
     """
+    if len(content.rows) == 1 and len(content.heads) > UPRIGHT:
+        print_facts(target, [pair for pair in zip(content.heads, content.rows[0], strict=True) if pair[1]])
+        return
     for number_of, piece in enumerate(_fitting(content, target.width)):
         if number_of:
             target.print()
@@ -183,12 +190,16 @@ def _print_piece(target: Console, content: Cells) -> None:
         table.add_column(Text(head), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in content.rows:
         table.add_row(*(Text(value) for value in row))
+    _print_stripped(target, table)
+
+
+def _print_stripped(target: Console, content: Any) -> None:
     # Rich fills every line to its end: whoever reads a pipe wants none of these blanks.
     if target.is_terminal:
-        target.print(table)
+        target.print(content)
     else:
         with target.capture() as captured:
-            target.print(table)
+            target.print(content)
         target.file.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
 
 
@@ -202,7 +213,7 @@ def markdown(content: Cells) -> str:
     return "\n".join([line(content.heads), rule, *(line(row) for row in content.rows)]) + "\n"
 
 
-def write(frame: pl.DataFrame, analysis: Analysis, form: Format, output: str | None) -> None:
+def write(frame: pl.DataFrame, analysis: Analysis, form: Format, output: str | None, origin: int = 0) -> None:
     """Write a result to standard output or to a file.
 
     Raises
@@ -214,11 +225,11 @@ def write(frame: pl.DataFrame, analysis: Analysis, form: Format, output: str | N
     """
     if form == "table" and output is None:
         target = console()
-        print_table(target, cells(frame, analysis, wide=is_wide(target)))
+        print_table(target, cells(frame, analysis, wide=is_wide(target), origin=origin))
         return
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise UsageError("Parquet is not for terminals", "name a file with --output, or send the output to one")
-    data = _encoded(frame, analysis, form)
+    data = _encoded(frame, analysis, form, origin)
     if output is None:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
@@ -231,13 +242,13 @@ def write(frame: pl.DataFrame, analysis: Analysis, form: Format, output: str | N
         raise RingtapeError(f"{escape(output)}: {os.strerror(error.errno or 0).lower()}", "name a file that can be written") from None
 
 
-def _encoded(frame: pl.DataFrame, analysis: Analysis, form: Format) -> bytes:
+def _encoded(frame: pl.DataFrame, analysis: Analysis, form: Format, origin: int) -> bytes:
     if form == "csv":
         return frame.write_csv().encode()
     if form == "json":
         return (frame.write_json() + "\n").encode()
     if form == "markdown":
-        return markdown(cells(frame, analysis)).encode()
+        return markdown(cells(frame, analysis, origin=origin)).encode()
     buffer = io.BytesIO()
     if form == "parquet":
         frame.write_parquet(buffer)
@@ -245,6 +256,19 @@ def _encoded(frame: pl.DataFrame, analysis: Analysis, form: Format) -> bytes:
         from rich.console import Console
 
         text = io.StringIO()
-        print_table(Console(file=text, width=10_000, highlight=False, markup=False, emoji=False), cells(frame, analysis))
+        print_table(Console(file=text, width=10_000, highlight=False, markup=False, emoji=False), cells(frame, analysis, origin=origin))
         buffer.write(text.getvalue().encode())
     return buffer.getvalue()
+
+
+def print_facts(target: Console, pairs: Sequence[tuple[str, str]]) -> None:
+    """Write names and their texts, the texts folded beside their names."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, GAP, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in pairs:
+        table.add_row(Text(name, style="dim"), Text(text))
+    _print_stripped(target, table)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ringtape.analysis.in_force import CommandsInForce
 from ringtape.analysis.naming import decoded
+from ringtape.analysis.summary import lost_records
 from ringtape.schemas.arrow import arrow_schema
 from ringtape.schemas.errors import RingtapeError, TraceError
 from ringtape.schemas.folder import State, TraceFolder, check_schema
@@ -238,13 +239,8 @@ class Trace:
             raise TraceError(f"{self.path}: reading failed: {' '.join(str(error).split())[:300]}") from None
 
     def lost(self) -> Mapping[str, int]:
-        """Return the records that are known to be lost, by table: those of the footer, else those of the last parts and the ledger."""
-        if self.footer is not None:
-            return {table: count for table, count in self.footer.lost.items() if count}
-        result: dict[str, int] = {}
-        for part in self.folder.manifest.parts:
-            result[part.table] = max(result.get(part.table, 0), part.lost)
-        return {table: count for table, count in result.items() if count}
+        """Return the records that are known to be lost, by table: those of the footer, else those that the last parts state."""
+        return lost_records(self.folder)
 
 
 def _polars_schema(table: Table) -> pl.Schema:

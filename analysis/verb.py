@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     if lost and args.strict:
         raise RingtapeError(f"{trace.path}: {lost}", "leave --strict out to get the bounds that the loss ledger allows")
     result = analysis.function(trace, **{flag.name: getattr(args, flag.name) for flag in flags(analysis.function)})
-    write(result, analysis, args.format, args.output)
+    write(result, analysis, args.format, args.output, trace.header.attached_at)
     if lost:
         print(f"ringtape: note: {lost}; `ringtape loss` tells how far to trust the numbers", file=sys.stderr)
     return 0

@@ -27,7 +27,7 @@ Row = Mapping[str, Any]
 HEADER = Header(
     trace_id="0123456789abcdef",
     created="2023-11-14T22:13:20Z",
-    host={"hostname": "host", "kernel": "6.18.0", "machine": "x86_64", "cpu_model": "Synthetic CPU", "cpus": 2},
+    host={"name": "host", "kernel": "6.18.0", "machine": "x86_64", "cpu": "Synthetic CPU", "cpus": 2},
     clock=Clock(T0, WALL, T0),
     command=["true"],
     options={},
@@ -100,7 +100,7 @@ def make(
             lost=_totals(kept["losses"]),
             attempted=attempted,
             filtered=0,
-            cost={"cpu_seconds": 0.1, "maxrss": 60e6},
+            cost={"user_seconds": 0.25, "system_seconds": 0.25, "elapsed_seconds": 1.0, "max_rss": 60e6},
             clock=Clock(T0 + 10**9, WALL + 10**9, T0 + 10**9),
             detached_at=T0 + 10**9,
         )

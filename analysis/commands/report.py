@@ -1,0 +1,41 @@
+"""What a program did and how long it took: processes, calls, latency, errors, losses, cost."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("trace", metavar="TRACE", help="trace folder")
+    parser.add_argument("--html", metavar="FILE", help="write the report with its pictures as one self-contained page instead")
+    parser.add_argument("--pictures", metavar="DIR", help="write the pictures as PNG files into this folder")
+    parser.add_argument("--top", metavar="N", type=int, default=20, help="lines of each table (default: %(default)s; 0 for all)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the report."""
+    import sys
+
+    from ringtape.analysis import report
+    from ringtape.analysis.trace import open as open_trace
+    from ringtape.schemas.errors import UsageError
+
+    if args.top < 0:
+        raise UsageError(f"--top is {args.top}", "give a number of lines, or 0 for all")
+    trace = open_trace(args.trace)
+    content = report.make(trace, args.top or None)
+    if args.html is None:
+        report.show(content)
+    if args.pictures is not None or args.html is not None:
+        from ringtape.analysis import pictures
+
+        drawn = pictures.draw(trace)
+        if args.pictures is not None:
+            for path in pictures.save(drawn, args.pictures):
+                print(path, file=sys.stderr)
+        if args.html is not None:
+            from ringtape.analysis.page import write_page
+
+            write_page(content, drawn, args.html)
+    return 0

@@ -1,0 +1,104 @@
+"""The report: the sections that the registered analyses give, the same for terminals and for the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ringtape.analysis import registry
+from ringtape.analysis.render import Cells, cells, console, is_wide, print_facts, print_table
+from ringtape.analysis.summary import facts, size_cells
+from ringtape.analysis.trace import Trace
+from ringtape.schemas.escape import escape
+
+ORDER = ("processes", "syscall_mix", "latency", "errors", "loss", "overhead_self")
+"""First sections of the report; other analyses follow by name."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One analysis in the report: its table for wide and for narrow lines, and what is to be said below it."""
+
+    name: str
+    title: str
+    wide: Cells
+    narrow: Cells
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the report says."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    sizes: Cells
+    sections: tuple[Section, ...]
+
+
+def make(trace: Trace, top: int | None = 20) -> Report:
+    """Run every analysis that the report shows.
+
+    Parameters
+    ----------
+    trace : Trace
+        The recording; an analysis whose tables were not recorded is named with the reason instead.
+    top : int or None
+        Lines of each table; None for all.
+
+    Returns
+    -------
+    Report
+        Facts and sections as text.
+    """
+    every = {name: analysis for name, analysis in registry.every().items() if analysis.section}
+    names = [*(name for name in ORDER if name in every), *(name for name in every if name not in ORDER)]
+    sections = tuple(_section(trace, every[name], top) for name in names)
+    return Report(escape(str(trace.path)), tuple(facts(trace.folder)), Cells(*size_cells(trace.folder)), sections)
+
+
+def _section(trace: Trace, analysis: registry.Analysis, top: int | None) -> Section:
+    absent = [table for table in analysis.tables if table not in trace.tables]
+    if absent:
+        empty = Cells([], [], [])
+        return Section(analysis.name, analysis.summary, empty, empty, (f"not told: the table {absent[0]} was not recorded",))
+    result = analysis.function(trace)
+    notes = tuple(_notes(trace, analysis, result, top))
+    forms = (cells(result, analysis, wide=wide, limit=top, origin=trace.header.attached_at) for wide in (True, False))
+    return Section(analysis.name, analysis.summary, *forms, notes)
+
+
+def _notes(trace: Trace, analysis: registry.Analysis, result: Any, top: int | None) -> list[str]:
+    notes = []
+    if not len(result):
+        notes.append("none")
+    if top is not None and len(result) > top:
+        notes.append(f"{len(result) - top:,} more: `ringtape {analysis.name.replace('_', '-')} {escape(str(trace.path))}` lists all")
+    lost = sum(trace.lost().values())
+    if "excluded" in result.columns and (excluded := int(result["excluded"].sum())):
+        notes.append(f"{excluded:,} calls without a latency are left out: they did not return, or began before the recording")
+    if lost and "lost" in result.columns:
+        notes.append(
+            "calls were lost: where a quantile depends on them, the bounds of its true value are shown"
+            if analysis.name == "latency"
+            else "counts and times include what was lost"
+            if analysis.name == "syscall_mix"
+            else ""
+        )
+    return [note for note in notes if note]
+
+
+def show(report: Report) -> None:
+    """Write the report to standard output."""
+    target = console()
+    print_facts(target, [("trace", report.title), *report.facts])
+    target.print()
+    print_table(target, report.sizes)
+    for section in report.sections:
+        target.print()
+        target.print(section.title, style="bold")
+        if section.wide.rows:
+            target.print()
+            print_table(target, section.wide if is_wide(target) else section.narrow)
+        for note in section.notes:
+            target.print(note, style="dim")
