@@ -22,11 +22,11 @@ from ringtape.recorder import bpf, journal, privileges
 from ringtape.recorder.bpf import MapType
 from ringtape.recorder.btf import VMLINUX, KernelTypes, read_kernel_types
 from ringtape.recorder.compile import PYTHONS, find_bcc
-from ringtape.recorder.kernel import MAX_RINGS, ring_bytes
+from ringtape.recorder.kernel import MAX_RINGS, ring_bytes, slots_of
 from ringtape.recorder.options import possible_cpus
 from ringtape.schemas.errors import PrivilegeError, RecordingError, TraceError
 from ringtape.schemas.manifest import FILE, parse
-from ringtape.schemas.table import tables
+from ringtape.schemas.table import Table, tables
 from ringtape.schemas.units import format_size
 
 OLDEST = (5, 11)
@@ -161,6 +161,8 @@ def _try_bpf() -> str:
     step = "make a BPF map"
     try:
         opened.append(bpf.create_map("doctor", MapType.ARRAY, 4, 4, 1).fd)
+        step = "make a map that can be read through memory"
+        opened.append(bpf.create_map("doctor", MapType.ARRAY, 4, 8, 512, bpf.MAP_MMAPABLE).fd)
         step = "make a ring buffer"
         opened.append(bpf.create_map("doctor", MapType.RINGBUF, 0, 0, os.sysconf("SC_PAGE_SIZE")).fd)
         step = "make task storage"
@@ -282,18 +284,26 @@ def _memory() -> Iterator[Finding]:
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     limit = "unlimited" if soft == resource.RLIM_INFINITY else format_size(soft)
     yield Finding("memory lock limit", "ok", f"{limit}; BPF memory has not counted against it since Linux 5.11")
-    rings = min(possible_cpus(), MAX_RINGS)
-    sizes = {table.name: ring_bytes(table.ring_size, rings) for table in tables().values() if table.origin == "ring" and table.default}
-    total = sum(sizes.values()) * rings
-    shares = ", ".join(f"{name} {rings} x {format_size(size)}" for name, size in sizes.items())
+    shares = {table.name: _shares(table) for table in tables().values() if table.origin == "ring" and table.default}
+    total = sum(rings * size for rings, size in shares.values())
+    shown = ", ".join(f"{name} {rings} x {format_size(size)}" for name, (rings, size) in shares.items())
     found = re.search(r"^MemAvailable:\s+(\d+) kB", _read(Path("/proc/meminfo")), re.MULTILINE)
     available = int(found[1]) << 10 if found else 0
-    said = f"{format_size(total)} unless --ring-size says otherwise ({shares}); {format_size(available)} are available"
+    said = f"{format_size(total)} unless --ring-size says otherwise ({shown}); {format_size(available)} are available"
     if available and total > available // 2:
-        smaller = ",".join(f"{name}={max(1, (size * rings) >> 22)}M" for name, size in sizes.items())
+        smaller = ",".join(f"{name}={max(1, (rings * size) >> 22)}M" for name, (rings, size) in shares.items())
         yield Finding("ring memory", "note", said, f"{_myself()} record --ring-size {smaller} -- COMMAND")
     else:
         yield Finding("ring memory", "ok", said)
+
+
+def _shares(table: Table) -> tuple[int, int]:
+    """Return how many rings a table gets and the bytes of each, as a recording with default options would."""
+    cpus = possible_cpus()
+    if table.tail:
+        rings = min(cpus, MAX_RINGS)
+        return rings, ring_bytes(table.ring_size, rings)
+    return cpus, slots_of(table, table.ring_size, cpus) * table.record_size
 
 
 # ---- journals that were left behind
