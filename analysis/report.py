@@ -64,8 +64,8 @@ def _section(trace: Trace, analysis: registry.Analysis, top: int | None) -> Sect
         return Section(analysis.name, analysis.summary, empty, empty, (f"not told: the table {absent[0]} was not recorded",))
     result = analysis.function(trace)
     notes = tuple(_notes(trace, analysis, result, top))
-    forms = (cells(result, analysis, wide=wide, limit=top, origin=trace.header.attached_at) for wide in (True, False))
-    return Section(analysis.name, analysis.summary, *forms, notes)
+    wide, narrow = (cells(result, analysis, wide=wide, limit=top, origin=trace.header.attached_at) for wide in (True, False))
+    return Section(analysis.name, analysis.summary, wide, narrow, notes)
 
 
 def _notes(trace: Trace, analysis: registry.Analysis, result: Any, top: int | None) -> list[str]:

@@ -22,7 +22,14 @@ def _columns() -> list[Result]:
     columns = [
         Result("calls", pl.Int64, "calls that returned and were recorded", "count"),
         Result("lost", pl.Int64, "calls that were lost and belong, or may belong, to the group", "count", quiet=True),
-        Result("excluded", pl.Int64, "recorded calls without a latency: their beginning or return was not seen (kinds 1 to 3)", "count", quiet=True),
+        Result(
+            "excluded",
+            pl.Int64,
+            "recorded calls without a latency: their beginning or return was not seen (kinds 1 to 3)",
+            "count",
+            quiet=True,
+            wide=True,
+        ),
     ]
     for name, q in QUANTILES.items():
         share = f"the ceil({float(q):g} n)-th smallest of n durations" if name != "max" else "the longest duration"

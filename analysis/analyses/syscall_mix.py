@@ -24,7 +24,7 @@ from ringtape.analysis.trace import Trace
         Result("mean", pl.Float64, "time / calls", "ns"),
         Result("errors", pl.Int64, "recorded calls that returned an error; lost ones may add up to `lost`", "count"),
         Result("errnos", pl.String, "their errors, most frequent first, as `NAME count`", wide=True),
-        Result("unfinished", pl.Int64, "recorded calls whose beginning or return was not seen (kinds 1 to 3)", "count", quiet=True),
+        Result("unfinished", pl.Int64, "recorded calls whose beginning or return was not seen (kinds 1 to 3)", "count", quiet=True, wide=True),
         Result("children", pl.Int64, "returns of a clone in the new thread; not among the calls", "count", quiet=True, wide=True),
         Result("lost", pl.Int64, "calls among `calls` that are known from the loss ledger only", "count", quiet=True),
     ),

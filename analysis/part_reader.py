@@ -1,0 +1,146 @@
+"""The process in which `verify` decodes parts: whatever a foreign file does to a Parquet reader ends this process alone.
+
+It is started with the trace folder, and reads names of parts from standard input, one a line. For each it writes one line of JSON:
+the name before the part is opened, then what was found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ringtape.schemas.errors import RingtapeError
+from ringtape.schemas.folder import TraceFolder, check_schema
+from ringtape.schemas.manifest import Part
+from ringtape.schemas.table import Table, table
+
+Ints = npt.NDArray[np.int64]
+
+
+def main(argv: list[str]) -> int:
+    """Decode the parts that standard input names."""
+    folder = TraceFolder.open(Path(argv[1]))
+    parts = {part.file: part for part in folder.manifest.parts}
+    for line in sys.stdin:
+        name = json.loads(line)
+        print(json.dumps({"began": name}), flush=True)
+        print(json.dumps({"file": name, **_read(folder, parts[name])}), flush=True)
+    return 0
+
+
+def _read(folder: TraceFolder, part: Part) -> dict[str, Any]:
+    found = _Findings(table(part.table))
+    try:
+        with os.fdopen(folder.open_part(part), "rb") as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
+            check_schema(file.schema_arrow, found.table, folder.header.tables[part.table], folder.path_of(part))
+            if file.metadata.num_rows != part.rows:
+                found.problems.append(f"{file.metadata.num_rows} rows where the manifest says {part.rows}")
+            for group in range(file.num_row_groups):
+                found.add(file.read_row_group(group, use_threads=False))
+    except RingtapeError as error:
+        found.problems.append(error.what.removeprefix(f"{folder.path_of(part)}: "))
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        found.problems.append(f"unreadable as Parquet: {' '.join(str(error).split())[:200] or type(error).__name__}")
+    else:
+        found.close(part)
+    return {"problems": found.problems, "rows": found.rows, "runs": found.runs(), "ledger": found.ledger}
+
+
+class _Findings:
+    """What one part shows, gathered row group by row group."""
+
+    def __init__(self, of: Table) -> None:
+        self.table = of
+        self.problems: list[str] = []
+        self.rows = 0
+        self.first: int | None = None
+        self.last: int | None = None
+        self.ledger: list[list[Any]] = []
+        self._runs: dict[int, list[Ints]] = defaultdict(list)
+        self._said: set[str] = set()
+
+    def _say(self, problem: str) -> None:
+        if problem not in self._said:
+            self._said.add(problem)
+            self.problems.append(problem)
+
+    def add(self, rows: pa.Table) -> None:
+        """Take one row group."""
+        if not rows.num_rows:
+            return
+        rows.validate(full=True)
+        ts = _ints(rows, "ts")
+        if (self.last is not None and ts[0] < self.last) or bool((np.diff(ts) < 0).any()):
+            self._say("not sorted by ts")
+        self.first = int(ts.min()) if self.first is None else min(self.first, int(ts.min()))
+        self.last = int(ts.max()) if self.last is None else max(self.last, int(ts.max()))
+        self.rows += rows.num_rows
+        if "dur" in rows.column_names and bool((_ints(rows, "dur") < 0).any()):
+            self._say("a negative duration")
+        if "seq" in rows.column_names:
+            self._number(_ints(rows, "seq"), _ints(rows, "cpu"))
+        if self.table.name == "losses":
+            full = rows.filter(pc.equal(rows["cause"], 0)).select(["table", "cpu", "count"])
+            self.ledger += [[row["table"], row["cpu"], row["count"]] for row in full.to_pylist()]
+
+    def _number(self, seq: Ints, cpu: Ints) -> None:
+        if bool((seq < -1).any()):
+            self._say("a sequence number below -1")
+        for one in np.unique(cpu[seq >= 0]):
+            self._runs[int(one)].append(merged(_as_runs(np.sort(seq[(cpu == one) & (seq >= 0)])), self._say))
+
+    def runs(self) -> dict[str, list[list[int]]]:
+        """Return, by CPU, the ranges of sequence numbers that the part holds, ends included."""
+        return {str(cpu): merged(np.concatenate(pieces), self._say).tolist() for cpu, pieces in self._runs.items()}
+
+    def close(self, part: Part) -> None:
+        """Compare with the manifest line, when all row groups were read."""
+        if self.rows and (self.first, self.last) != (part.min_ts, part.max_ts):
+            self.problems.append(f"ts goes from {self.first} to {self.last} where the manifest says {part.min_ts} to {part.max_ts}")
+        self.runs()  # says so if a number stands twice
+
+
+def _ints(rows: pa.Table, column: str) -> Ints:
+    return np.asarray(rows[column].to_numpy(), np.int64)
+
+
+def _as_runs(numbers: Ints) -> Ints:
+    """Return the ranges of sorted numbers; one that stands twice begins a range that overlaps the one before."""
+    breaks = np.flatnonzero(np.diff(numbers) != 1)
+    return np.stack([numbers[np.append(0, breaks + 1)], numbers[np.append(breaks, len(numbers) - 1)]], axis=1)
+
+
+def merged(runs: Ints, say: Any) -> Ints:
+    """Return ranges joined where they touch, and say so if they overlap."""
+    runs = runs[np.argsort(runs[:, 0], kind="stable")]
+    reach = np.maximum.accumulate(runs[:, 1])
+    if bool((runs[1:, 0] <= reach[:-1]).any()):
+        say("a sequence number stands twice")
+    begins = np.flatnonzero(np.append(True, runs[1:, 0] > reach[:-1] + 1))
+    return np.stack([runs[begins, 0], reach[np.append(begins[1:] - 1, len(runs) - 1)]], axis=1)
+
+
+def lines(text: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """Yield the objects of the lines that the process wrote; a line that was cut off with it counts as absent."""
+    for line in text:
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            yield found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
