@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from ringtape.recorder import doctor
+from tests import factory
+from tests.conftest import why_no_bpf
 
 ROOT = Path(__file__).parent.parent.parent
 CODE = "import sys; from ringtape.cli import main; sys.exit(main())"
@@ -145,10 +147,9 @@ def test_the_package_has_the_name_that_the_distribution_gives_it(monkeypatch, re
     assert doctor._install_command() == command
 
 
-@pytest.mark.kernel
 def test_rings_that_a_killed_recorder_left_are_shown_with_the_command_that_recovers_them(tmp_path):
-    from tests import factory
-
+    if reason := why_no_bpf():
+        pytest.skip(reason)
     trace_id = "0123456789abcdef0123456789abcdef"
     factory.make(tmp_path / "cut off.trace", end=None, header={"trace_id": trace_id})
     pin = (
