@@ -122,7 +122,7 @@ class Trace:
         for name in names:
             declared(name)
             if name not in self.tables:
-                raise RingtapeError(f"{self.path}: table {name!r} was not recorded", f"record again with `--table {name}`; it holds {self._held()}")
+                raise RingtapeError(f"{self.path}: table {name!r} was not recorded", f"record again with `--tables {name}` among the others; it holds {self._held()}")
 
     def _held(self) -> str:
         return ", ".join(self.tables) or "no table that this version knows"
