@@ -184,7 +184,8 @@ def create_map(
         if error.errno == errno.EPERM:
             raise privilege_error() from None
         hint = "ask for less memory with --ring-size" if error.errno in (errno.ENOMEM, errno.E2BIG) else None
-        raise RecordingError(f"the kernel refused the map {name} ({kind.name}, {max_entries} entries): {os.strerror(error.errno or 0)}", hint) from None
+        what = f"the kernel refused the map {name} ({kind.name}, {max_entries} entries): {os.strerror(error.errno or 0)}"
+        raise RecordingError(what, hint) from None
     finally:
         if btf >= 0:
             os.close(btf)

@@ -7,13 +7,12 @@ import json
 import os
 import platform
 import re
-import shutil
 import stat
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ringtape.recorder import program
 from ringtape.recorder.btf import VMLINUX, KernelTypes, read_kernel_types
@@ -24,7 +23,8 @@ from ringtape.version import VERSION
 CHILD = Path(__file__).with_name("compiler_child.py")
 PACKAGES = ("/usr/lib/python3/dist-packages/bcc", "/usr/lib/python3*/site-packages/bcc", "/usr/lib64/python3*/site-packages/bcc")
 """Where distributions put BCC: Debian and Ubuntu; Arch and openSUSE; Fedora."""
-PYTHONS = ("/usr/bin/python3", "/usr/local/bin/python3", "python3")
+PYTHONS = ("/usr/bin/python3", "/bin/python3")
+"""The distribution's own interpreter; any other may not see its packages."""
 
 
 @dataclass(frozen=True)
@@ -82,22 +82,14 @@ def bytecode(names: Sequence[str], cpus: int) -> Bytecode:
     """
     package = find_bcc()
     key = _cache_key(names, cpus, package.version if package else "none")
-    cached = _from_cache(key)
-    types = None if cached else read_kernel_types(program.members(names))
-    if cached:
-        types = KernelTypes(
-            {(structure, member): bits for structure, member, bits in cached["offsets"]},
-            {name: (ids[0], ids[1]) for name, ids in cached["tracepoints"].items()},
-            cached["iterator"],
-        )
-    assert types is not None
+    entry = _from_cache(key)
+    types = _types_of(entry) if entry else read_kernel_types(program.members(names))
     source = program.assemble(names, types, cpus)
     digest = hashlib.sha256(source.text.encode()).hexdigest()
-    if cached and cached["text"] != digest:
-        cached = None
-    if not cached:
+    cached = entry is not None and entry["text"] == digest
+    if entry is None or not cached:
         answer = _compile(source.text, source.functions)
-        cached = {
+        entry = {
             "text": digest,
             "bcc": answer["version"],
             "functions": answer["functions"],
@@ -105,14 +97,18 @@ def bytecode(names: Sequence[str], cpus: int) -> Bytecode:
             "tracepoints": {name: types.tracepoints[name] for name in set(source.probes.values()) if name in types.tracepoints},
             "iterator": types.iterator,
         }
-        _to_cache(key, cached)
-        fresh = True
-    else:
-        fresh = False
-    code = {name: bytes.fromhex(text) for name, text in cached["functions"].items()}
+        _to_cache(key, entry)
+    code = {name: bytes.fromhex(text) for name, text in entry["functions"].items()}
     sizes = {spec.name: (_returned(code[f"map_key__{spec.name}"]), _returned(code[f"map_value__{spec.name}"])) for spec in source.maps}
-    tracepoints = {name: (ids[0], ids[1]) for name, ids in cached["tracepoints"].items()}
-    return Bytecode(source.maps, sizes, code, dict(source.probes), source.iterators, tracepoints, cached["iterator"], cached["bcc"], not fresh)
+    return Bytecode(source.maps, sizes, code, dict(source.probes), source.iterators, types.tracepoints, types.iterator, entry["bcc"], cached)
+
+
+def _types_of(entry: dict[str, Any]) -> KernelTypes:
+    return KernelTypes(
+        {(structure, member): bits for structure, member, bits in entry["offsets"]},
+        {name: (ids[0], ids[1]) for name, ids in entry["tracepoints"].items()},
+        entry["iterator"],
+    )
 
 
 def _returned(code: bytes) -> int:
@@ -126,7 +122,8 @@ def _cache_key(names: Sequence[str], cpus: int, bcc: str) -> str:
     digest = hashlib.sha256()
     # The build id of the kernel stands in its notes; the size of its types is there for kernels without one.
     notes = Path("/sys/kernel/notes")
-    facts = [VERSION, platform.machine(), platform.release(), bcc, str(cpus), ",".join(sorted(names)), str(VMLINUX.stat().st_size if VMLINUX.exists() else 0)]
+    types = str(VMLINUX.stat().st_size if VMLINUX.exists() else 0)
+    facts = [VERSION, platform.machine(), platform.release(), bcc, str(cpus), ",".join(sorted(names)), types]
     digest.update("\0".join(facts).encode())
     if os.access(notes, os.R_OK):
         digest.update(notes.read_bytes())
@@ -140,7 +137,7 @@ def _safe(path: Path, kind: int) -> bool:
     return stat.S_IFMT(status.st_mode) == kind and status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
-def _from_cache(key: str) -> dict[str, object] | None:  # type: ignore[type-arg]
+def _from_cache(key: str) -> dict[str, Any] | None:
     path = cache_folder() / f"{key}.json"
     try:
         if _safe(path.parent, stat.S_IFDIR) and _safe(path, stat.S_IFREG):
@@ -151,7 +148,7 @@ def _from_cache(key: str) -> dict[str, object] | None:  # type: ignore[type-arg]
     return None
 
 
-def _to_cache(key: str, content: dict[str, object]) -> None:
+def _to_cache(key: str, content: dict[str, Any]) -> None:
     folder = cache_folder()
     temporary = folder / f"{key}.{os.getpid()}"
     try:
@@ -165,8 +162,8 @@ def _to_cache(key: str, content: dict[str, object]) -> None:
         return  # without a cache the next start is half a second slower, nothing else
 
 
-def _compile(text: str, functions: list[str]) -> dict[str, object]:  # type: ignore[type-arg]
-    python = next((path for name in PYTHONS if (path := shutil.which(name)) and Path(path).resolve() != Path(sys.executable).resolve() or path == "/usr/bin/python3"), None)
+def _compile(text: str, functions: list[str]) -> dict[str, Any]:
+    python = next((name for name in PYTHONS if Path(name).exists()), None)
     if python is None:
         raise RecordingError("no python3 of the distribution found, under which BCC would run", "install the package python3")
     request = json.dumps({"text": text, "headers": str(program.HEADERS), "functions": functions})
@@ -179,6 +176,8 @@ def _compile(text: str, functions: list[str]) -> dict[str, object]:  # type: ign
     if "error" in answer:
         detail = done.stderr.decode(errors="replace").strip()[-1500:]
         if "cannot be imported" in answer["error"]:
-            raise RecordingError(f"{python}: {answer['error']}", "install the distribution's package: python3-bpfcc (Debian, Ubuntu), python3-bcc (Fedora), python-bcc (Arch)")
-        raise RecordingError(f"BCC could not compile the probes: {answer['error']}\n{detail}", "`ringtape doctor` shows the versions; please report this with them")
+            hint = "install the distribution's package: python3-bpfcc (Debian, Ubuntu), python3-bcc (Fedora), python-bcc (Arch)"
+            raise RecordingError(f"{python}: {answer['error']}", hint)
+        hint = "`ringtape doctor` shows the versions; please report this with them"
+        raise RecordingError(f"BCC could not compile the probes: {answer['error']}\n{detail}", hint)
     return dict(answer)

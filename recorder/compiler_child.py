@@ -13,6 +13,7 @@ import warnings
 
 
 def main():
+    """Answer one request."""
     request = json.load(sys.stdin)
     # BCC changes into this folder while it compiles and looks for nothing of the kernel's outside of it.
     os.environ["BCC_KERNEL_SOURCE"] = request["headers"]
@@ -28,7 +29,7 @@ def main():
         with contextlib.redirect_stderr(errors):
             module = bcc.BPF(text=request["text"].encode(), cflags=["-Wno-unused-value", "-Wno-unused-function", "-Wno-macro-redefined"])
             functions = {name: module.dump_func(name.encode()).hex() for name in request["functions"]}
-    except Exception as error:  # whatever BCC raises is this program's answer, not its end
+    except Exception as error:  # noqa: BLE001 - whatever BCC raises is this program's answer, not its end
         return {"error": f"{type(error).__name__}: {error}"}
     return {"version": bcc.__version__, "functions": functions}
 

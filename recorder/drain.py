@@ -51,7 +51,7 @@ def pieces(table: Table, columns: dict[str, NDArray[np.generic] | pa.Array], sin
     schema = arrow_schema(table)
     arrays = [column if isinstance(column := columns[field.name], pa.Array) else _to_arrow(column, field.type) for field in schema]
     whole = pa.Table.from_arrays(arrays, schema=schema)
-    cut = int(np.searchsorted(columns["ts"], since))  # type: ignore[arg-type]
+    cut = int(np.searchsorted(columns["ts"], since))
     return [piece for piece in (whole.slice(0, cut), whole.slice(cut)) if piece.num_rows]
 
 
@@ -64,7 +64,7 @@ def _to_arrow(column: NDArray[np.generic], kind: pa.DataType) -> pa.Array:
 class TableDrain:
     """The rings of one table and the parts that they become."""
 
-    def __init__(self, table: Table, rings: Sequence[SlotRing] | Sequence[RecordRing], writer: TraceWriter) -> None:
+    def __init__(self, table: Table, rings: Sequence[SlotRing | RecordRing], writer: TraceWriter) -> None:
         self.table = table
         self.rings = rings
         self._writer = writer
@@ -153,7 +153,7 @@ def sort_columns(columns: dict[str, NDArray[np.generic]] | dict[str, NDArray[np.
     ts = columns["ts"]
     if is_sorted(ts):  # type: ignore[arg-type]
         return dict(columns)
-    order = np.argsort(ts, kind="stable")  # type: ignore[arg-type]
+    order = np.argsort(ts, kind="stable")
     return {name: column.take(pa.array(order)) if isinstance(column, pa.Array) else column[order] for name, column in columns.items()}
 
 

@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
-from ringtape.recorder.privileges import User
 from ringtape.schemas.errors import RecordingError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-@contextlib.contextmanager
-def acting_as(user: User) -> Iterator[None]:
-    """Touch files as the invoking user does: what he may not write, a recording for him does not write either."""
-    if os.geteuid() != 0 or user.uid == 0:
-        yield
-        return
-    groups = os.getgroups()
-    os.setgroups(user.groups)
-    os.setegid(user.gid)
-    os.seteuid(user.uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
 
 
 def create_folder(path: Path) -> int:

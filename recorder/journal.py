@@ -40,8 +40,9 @@ class Journal:
         """
         if not is_mounted():
             raise FileNotFoundError(2, "bpffs is not mounted", str(BPFFS))
-        with contextlib.suppress(FileExistsError):
-            ROOT.mkdir(mode=0o755)
+        ROOT.mkdir(exist_ok=True)
+        with contextlib.suppress(PermissionError):  # made by root, for whom it is meant
+            ROOT.chmod(0o1777)  # each user removes his own journal, without privileges, and no other's
         path = ROOT / trace_id
         path.mkdir(mode=0o700)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -54,15 +55,15 @@ class Journal:
         os.chown(self.path / name, uid, gid)
 
     def remove(self) -> None:
-        """Remove the pins; the kernel frees what nothing else holds. The empty folder goes too where we may remove it."""
-        for name in os.listdir(self.descriptor):
+        """Remove the pins and the folder; the kernel frees what nothing else holds."""
+        for name in os.listdir(self.descriptor):  # noqa: PTH208 - pathlib knows no descriptors
             os.unlink(name, dir_fd=self.descriptor)
-        # Its parent is root's: without privileges the empty folder stays until the next recording sweeps it up.
-        with contextlib.suppress(OSError):
-            os.rmdir(self.path.name, dir_fd=self.parent)
+        os.rmdir(self.path.name, dir_fd=self.parent)
+        os.close(self.descriptor)
+        os.close(self.parent)
 
     @classmethod
-    def open(cls, path: Path) -> Journal:
+    def open(cls, trace_id: str) -> Journal:
         """Open the journal of a recording that was cut off.
 
         Raises
@@ -71,7 +72,17 @@ class Journal:
             If it is gone, for example because the machine was restarted.
         """
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        return cls(path, os.open(path, flags), os.open(path.parent, flags))
+        return cls(ROOT / trace_id, os.open(ROOT / trace_id, flags), os.open(ROOT, flags))
+
+    @property
+    def owner(self) -> int:
+        """User whose recording it is."""
+        return os.fstat(self.descriptor).st_uid
+
+    def maps(self) -> dict[str, bpf.Map]:
+        """Return every pinned map by the name of its pin."""
+        names = os.listdir(self.descriptor)  # noqa: PTH208 - pathlib knows no descriptors
+        return {name: bpf.get_pinned_map(f"/proc/self/fd/{self.descriptor}/{name}") for name in names}
 
 
 def is_mounted() -> bool:
@@ -84,14 +95,6 @@ def mount() -> bool:
     if not is_mounted() and os.geteuid() == 0 and BPFFS.is_dir():
         subprocess.run(["mount", "-t", "bpf", "-o", "mode=0700", "bpf", str(BPFFS)], check=False, capture_output=True)
     return is_mounted()
-
-
-def sweep() -> None:
-    """Remove empty folders of recordings that ended."""
-    with contextlib.suppress(OSError):
-        for path in ROOT.iterdir():
-            with contextlib.suppress(OSError):
-                path.rmdir()
 
 
 def left_behind() -> list[Path]:

@@ -260,7 +260,9 @@ def _config(options: Options, kernel: Kernel, shards: int, size: int) -> bytes:
     uids = [*target.uids, *[0] * (8 - len(target.uids))]
     comms = b"".join(os.fsencode(name).ljust(16, b"\0") for name in target.comms).ljust(128, b"\0")
     choices = len(target.comms) or len(target.uids)
-    head = struct.pack("=QQQIIIIII", kernel.cookie, options.min_duration, cgroup, level, target.select, os.getpid(), shards, bool(options.calls), choices)
+    head = struct.pack(
+        "=QQQIIIIII", kernel.cookie, options.min_duration, cgroup, level, target.select, os.getpid(), shards, bool(options.calls), choices
+    )
     slots = b"".join(struct.pack("=I", kernel.slots.get(name, 0)) for name in tables())
     head += slots + bytes(-(len(head) + len(slots)) % 8)
     packed = head + struct.pack("=8Q", *uids) + comms

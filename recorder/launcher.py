@@ -92,13 +92,12 @@ class Launcher:
         code = os.read(self._error, 4)
         os.close(self._error)
         if code:
-            os.waitpid(self.pid, 0)
             reason = os.strerror(int.from_bytes(code, "little"))
             raise UsageError(f"{self._path}: {reason.lower()}", _exec_hint(self._path, int.from_bytes(code, "little")))
 
     def abandon(self) -> None:
         """End the child without running the command."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it may have ended by itself
             os.close(self._gate)
             os.waitpid(self.pid, 0)
 

@@ -134,7 +134,7 @@ class Ledger:
 
     def _read(self) -> dict[LossKey, tuple[int, int, int, int]]:
         totals: dict[LossKey, tuple[int, int, int, int]] = {}
-        for raw in self._losses.keys():
+        for raw in self._losses.keys():  # noqa: SIM118 - a method of ours, of a map of the kernel
             value = self._losses.lookup(raw, LOSS.itemsize * self._cpus)
             if value is None:
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +45,7 @@ def close_table(writer: TraceWriter, table: Table) -> None:
 
     A table that is one part already, or whose parts are large and do not overlap, is left as it is.
     """
-    parts = sorted(writer.standing(table.name), key=lambda part: part.min_ts)
+    parts = sorted((part for part in writer.standing(table.name) if part.rows), key=lambda part: part.min_ts)
     if len(parts) < 2 or _in_order(parts):
         return
     for group in _groups(parts):
@@ -53,7 +54,7 @@ def close_table(writer: TraceWriter, table: Table) -> None:
 
 
 def _in_order(parts: Sequence[Part]) -> bool:
-    apart = all(left.max_ts <= right.min_ts for left, right in zip(parts, parts[1:], strict=False))
+    apart = all(left.max_ts <= right.min_ts for left, right in pairwise(parts))
     return apart and all(part.rows >= ROW_GROUP for part in parts[:-1])
 
 
@@ -84,7 +85,7 @@ def _sorted_pieces(writer: TraceWriter, table: Table, parts: Sequence[Part]) -> 
         with ThreadPoolExecutor(2) as pool:
             # One stretch ahead: reading and sorting the next goes on while this one is written. Arrow works without the GIL.
             pending = None
-            for low, high in zip(cuts, cuts[1:], strict=False):
+            for low, high in pairwise(cuts):
                 following = pool.submit(_stretch, sources, table, low, high)
                 if pending is not None and (piece := pending.result()).num_rows:
                     yield piece

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pwd
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from ringtape.schemas.errors import RecordingError
@@ -55,7 +58,7 @@ class User:
         """
         if not self.through_sudo:
             return dict(os.environ)
-        found = _environment_of_sudo(self.uid)
+        found = _environment_of_sudo()
         if found is not None:
             return found
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
@@ -66,13 +69,13 @@ class User:
         return environment | {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "SHELL": entry.pw_shell}
 
 
-def _environment_of_sudo(uid: int) -> dict[str, str] | None:
+def _environment_of_sudo() -> dict[str, str] | None:
     pid = os.getppid()
     for _ in range(8):
         try:
             status = Path(f"/proc/{pid}/status").read_text()
             fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-            if Path(os.readlink(f"/proc/{pid}/exe")).name == "sudo":
+            if Path(f"/proc/{pid}/exe").readlink().name == "sudo":
                 pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
                 values = dict(pair.split(b"=", 1) for pair in pairs if b"=" in pair)
                 # sudo's monitor process has the environment of root; its parent has the user's.
@@ -84,6 +87,34 @@ def _environment_of_sudo(uid: int) -> dict[str, str] | None:
         if pid <= 1:
             return None
     return None
+
+
+@contextlib.contextmanager
+def acting_as(user: User) -> Iterator[None]:
+    """Touch files as the invoking user does: what he may not write, a recording for him does not write either."""
+    if os.geteuid() != 0 or user.uid == 0:
+        yield
+        return
+    groups = os.getgroups()
+    os.setgroups(user.groups)
+    os.setegid(user.gid)
+    os.seteuid(user.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+def import_while_readable(user: User, module: str) -> None:
+    """Import a module early if the user may not read it, as in a virtual environment that lies in root's home."""
+    if os.geteuid() != 0 or user.uid == 0:
+        return
+    with acting_as(user):
+        readable = all(os.access(path, os.R_OK, effective_ids=True) for path in (__file__, os.__file__))
+    if not readable:
+        import_module(module)
 
 
 def drop(user: User) -> None:

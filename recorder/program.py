@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -21,7 +22,10 @@ HEADERS = PROBES / "headers"
 _MAP = re.compile(r"^MAP\((\w+),\s*(\w+),.*,\s*([^,()]+)\)\s*$", re.MULTILINE)
 _PROBE = re.compile(r"^PROBE\((\w+)\)", re.MULTILINE)
 _ITERATOR = re.compile(r"^ITERATOR\((\w+)\)", re.MULTILINE)
-_MEMBER = re.compile(r"\b(?:READ\(\s*\w+,[^,;]+,|READ_BIT\([^,;]+,|ADDRESS\([^,;]+,)\s*(\w+)\s*,\s*(\w+)\s*\)|\bOFFSET_([a-z][a-z0-9]*(?:_[a-z0-9]+)*)__(\w+)")
+_MEMBER = re.compile(
+    r"\b(?:READ\(\s*\w+,[^,;]+,|READ_BIT\([^,;]+,|ADDRESS\([^,;]+,)\s*(\w+)\s*,\s*(\w+)\s*\)"
+    r"|\bOFFSET_([a-z][a-z0-9]*(?:_[a-z0-9]+)*)__(\w+)"
+)
 
 
 @dataclass(frozen=True)
@@ -114,19 +118,16 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
         body += ["#undef PROBE_FILE", f"#define PROBE_FILE {file.partition('.')[0]}", _read(file)]
         if file == "common.bpf.h":
             for table in recorded:
-                ring = f"MAP(rings_{table.name}, ARRAY_OF_MAPS, u32, u32, 0)" if table.tail else f"MAP(ring_{table.name}, ARRAY, u32, struct {table.name}_record, 0)"
-                body += [ring, f"MAP(counters_{table.name}, ARRAY, u32, struct counters, 0)"]
+                array = f"MAP(ring_{table.name}, ARRAY, u32, struct {table.name}_record, 0)"
+                body.append(f"MAP(rings_{table.name}, ARRAY_OF_MAPS, u32, u32, 0)" if table.tail else array)
+                body.append(f"MAP(counters_{table.name}, ARRAY, u32, struct counters, 0)")
     probes = {f"{file.partition('.')[0]}__{name}": name for file in files for name in _PROBE.findall(_read(file))}
     iterators = tuple(name for file in files for name in _ITERATOR.findall(_read(file)))
     return Source("\n".join([*prelude, *body]) + "\n", maps, probes, iterators)
 
 
 def _entries(text: str, symbols: Mapping[str, int]) -> int:
-    total = 1
-    for factor in text.split("*"):
-        factor = factor.strip()
-        total *= int(factor) if factor.isdigit() else symbols[factor]
-    return total
+    return math.prod(int(factor) if factor.isdigit() else symbols[factor] for factor in map(str.strip, text.split("*")))
 
 
 def loss_table(number: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import time
 from dataclasses import replace
@@ -39,7 +38,9 @@ class Pump:
         One per ring table.
     """
 
-    def __init__(self, writer: TraceWriter, drains: list[TableDrain], counters: dict[str, Counters], ledger: Ledger, tables: list[Table]) -> None:
+    def __init__(
+        self, writer: TraceWriter, drains: list[TableDrain], counters: dict[str, Counters], ledger: Ledger | None, tables: list[Table]
+    ) -> None:
         self.writer = writer
         self.drains = drains
         self._counters = counters
@@ -97,11 +98,16 @@ class Pump:
     def _seal(self, drain: TableDrain) -> None:
         drain.seal(time.clock_gettime_ns(time.CLOCK_MONOTONIC), self._counters[drain.table.name].lost)
 
-    def _seal_all(self) -> None:
+    def drain_all(self) -> None:
+        """Seal whatever rings and ledger hold."""
         for drain in self.drains:
             drain.fullest()
             self._seal(drain)
-        self.add(table("losses"), self._ledger.rows(time.clock_gettime_ns(time.CLOCK_MONOTONIC)))
+        if self._ledger is not None:
+            self.add(table("losses"), self._ledger.rows(time.clock_gettime_ns(time.CLOCK_MONOTONIC)))
+
+    def _seal_all(self) -> None:
+        self.drain_all()
         peak = max(drain.peak for drain in self.drains)
         share = self._cost.share()
         self.add(table("recorder"), self._cost.row(self.total_rows, self.lost, self.writer, peak))
@@ -199,5 +205,5 @@ class _Cost:
             "elapsed_seconds": elapsed / 1e9,
             "max_rss": float(peak),
             "ring_memory": float(self._rings),
-            "threads": float(len(os.listdir("/proc/self/task"))),
+            "threads": float(len(list(Path("/proc/self/task").iterdir()))),
         }

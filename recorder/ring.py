@@ -9,7 +9,6 @@ import ctypes
 import mmap
 import platform
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,24 +45,6 @@ def map_counters(counters: Map) -> NDArray[np.void]:
     """Return the counters of a table as an array of `COUNTERS` over the kernel's memory, an element per CPU."""
     size = -(-counters.max_entries * COUNTERS.itemsize // PAGE) * PAGE
     return np.frombuffer(mmap.mmap(counters.fd, size), COUNTERS, counters.max_entries)
-
-
-class Ring(Protocol):
-    """What a drain needs to know of a ring: sizes in bytes, positions in a unit of the ring's own."""
-
-    size: int
-    read_to: int
-
-    @property
-    def pending(self) -> int:
-        """Bytes that are not in a part."""
-
-    @property
-    def fill(self) -> float:
-        """Share of the ring that has not been given back to the kernel."""
-
-    def release(self, position: int) -> None:
-        """Give what lies before a position back to the kernel."""
 
 
 class SlotRing:
@@ -223,8 +204,8 @@ def _advance(length: int) -> int:
     return _HEADER + (length + 7) // 8 * 8
 
 
-def open_rings(table: Table, maps: Sequence[Map], counters: NDArray[np.void], cookie: int | None) -> list[SlotRing] | list[RecordRing]:
+def open_rings(table: Table, maps: Sequence[Map], counters: NDArray[np.void], cookie: int | None) -> list[SlotRing | RecordRing]:
     """Return the rings of a table, of the kind that its records need."""
     if table.tail:
         return [RecordRing(table, one, cookie) for one in maps]
-    return slot_rings(table, maps[0], counters)
+    return list(slot_rings(table, maps[0], counters))

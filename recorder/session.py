@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 
 from ringtape.recorder import journal as journals
 from ringtape.recorder import kernel as kernels
-from ringtape.recorder.folder import acting_as, create_folder
+from ringtape.recorder.folder import create_folder
 from ringtape.recorder.journal import Journal
 from ringtape.recorder.kernel import PAGE, Kernel
 from ringtape.recorder.launcher import Launcher
 from ringtape.recorder.options import Options
-from ringtape.recorder.privileges import User, drop
+from ringtape.recorder.privileges import User, acting_as, drop, import_while_readable
 from ringtape.recorder.progress import Progress
 from ringtape.schemas.abi.syscalls import native_abi
 from ringtape.schemas.errors import RecordingError
@@ -91,18 +91,20 @@ class Session:
         """
         command = self._options.target.command
         launcher = Launcher(command, self._user) if command else None
-        try:
+        for number in _ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays in force
+                signal.signal(number, self._on_signal)
+        with contextlib.ExitStack() as undo:
+            if launcher:
+                undo.callback(launcher.abandon)
             with acting_as(self._user):
                 folder = create_folder(self._path)
-        except BaseException:
-            if launcher:
-                launcher.abandon()
-            raise
-        kernel: Kernel | None = None
-        journal: Journal | None = None
-        try:
+            undo.callback(self._remove_folder, folder)
             kernel = kernels.load(self._options)
+            undo.callback(kernel.close)
             journal, reason = self._pin(kernel)
+            if journal:
+                undo.callback(journal.remove)
             kernel.attach()
             existing = kernels.existing(kernel, self._options)
             for name in kernel.code.iterators:
@@ -110,40 +112,29 @@ class Session:
                     kernel.prepare_iterator(name)
             if launcher:
                 kernel.arm(launcher.pid)
+            # numpy and pyarrow come in later: no library that size ever runs with privileges, and the first call is recorded before.
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+            import_while_readable(self._user, "ringtape.recorder.pump")
             drop(self._user)
-        except BaseException:
-            if launcher:
-                launcher.abandon()
-            if kernel:
-                kernel.close()
-            if journal:
-                journal.remove()
-            os.close(folder)
-            with contextlib.suppress(OSError), acting_as(self._user):
-                self._path.rmdir()
-            raise
-        for number in _ENDING:
-            signal.signal(number, self._on_signal)
-        attached_at = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-        try:
+            if self._signal:
+                raise KeyboardInterrupt
+            attached_at = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
             if launcher:
                 launcher.release()
-        except BaseException:
-            kernel.close()
-            if journal:
-                journal.remove()
-            os.close(folder)
-            with contextlib.suppress(OSError):
-                self._path.rmdir()
-            raise
+            undo.pop_all()
         header = self._header(kernel, journal, reason, attached_at)
         return self._record(kernel, journal, folder, header, existing, launcher)
+
+    def _remove_folder(self, descriptor: int) -> None:
+        """Take back the folder of a recording that did not begin."""
+        os.close(descriptor)
+        with contextlib.suppress(OSError), acting_as(self._user):
+            self._path.rmdir()
 
     def _pin(self, kernel: Kernel) -> tuple[Journal | None, str]:
         """Pin the rings if bpffs allows; the recording goes on without, and says so."""
         try:
             journals.mount()
-            journals.sweep()
             journal = Journal.create(self._trace_id, self._user.uid, self._user.gid)
             kernel.pin(journal, self._user.uid, self._user.gid)
         except OSError as error:
@@ -177,11 +168,7 @@ class Session:
             rings={name: kernel.ring_bytes(name) for name in kernel.rings},
         )
 
-    def _record(
-        self, kernel: Kernel, journal: Journal | None, folder: int, header: Header, existing: bytes, launcher: Launcher | None
-    ) -> Outcome:
-        # numpy and pyarrow come in only now: no library that size ever runs with privileges, and the first call is recorded before.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    def _record(self, kernel: Kernel, journal: Journal | None, folder: int, header: Header, existing: bytes, launcher: Launcher | None) -> Outcome:
         from ringtape.recorder.pump import Pump
 
         began = time.monotonic()
@@ -199,6 +186,12 @@ class Session:
             self._progress.clear()
             self._let_command_end(launcher)
             raise self._unwritable(error, journal, pump, kernel) from None
+        except BaseException:
+            # A defect of ours, not of the disk: what is in the rings stays for `recover`.
+            kernel.detach()
+            if pump:
+                pump.abandon()
+            raise
         if journal:
             journal.remove()
         kernel.close()

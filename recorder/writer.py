@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from ringtape.schemas import manifest as manifests
 from ringtape.schemas.arrow import ROW_GROUP, arrow_schema, write_options
 from ringtape.schemas.folder import part_file
-from ringtape.schemas.manifest import Clock, Footer, Header, Line, Part
-from ringtape.schemas.table import Table
+from ringtape.schemas.manifest import Clock, Footer, Header, Line, Manifest, Part
+from ringtape.schemas.table import Table, table
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 POSITIONS = b"ringtape.rings"
@@ -103,6 +103,20 @@ class TraceWriter:
         fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return cls(path, descriptor, manifest, "", {})
 
+    @classmethod
+    def resume(cls, path: Path, descriptor: int, manifest: int, parsed: Manifest, standing: Sequence[Part]) -> TraceWriter:
+        """Carry on a manifest that was cut off, with the parts that are whole; what is numbered is never numbered again."""
+        numbers: dict[str, int] = {}
+        for file in (*(part.file for part in parsed.parts), *parsed.replaced):
+            name, _, number = file.removesuffix(".parquet").partition("/")
+            numbers[name] = max(numbers.get(name, 0), int(number) + 1)
+        writer = cls(path, descriptor, manifest, parsed.checksum, numbers)
+        writer._make_table_folders(parsed.header.tables)
+        for part in standing:
+            writer.parts[part.file] = part
+            writer.rows[part.table] = writer.rows.get(part.table, 0) + part.rows
+        return writer
+
     def begin(self, header: Header) -> None:
         """Write the header and make a folder for each table."""
         self._make_table_folders(header.tables)
@@ -110,12 +124,12 @@ class TraceWriter:
         os.fsync(self._manifest)
         os.fsync(self._folder)
 
-    def seal(self, table: Table, rows: Iterable[pa.Table], rings: Mapping[int, tuple[int, int]], lost: int, replaces: Sequence[Part] = ()) -> Part:
+    def seal(self, to: Table, rows: Iterable[pa.Table], rings: Mapping[int, tuple[int, int]], lost: int, replaces: Sequence[Part] = ()) -> Part:
         """Write a part, rename it into place and append its manifest line. Only then may the ring be freed.
 
         Parameters
         ----------
-        table : Table
+        to : Table
             Whose rows they are.
         rows : iterable of pyarrow.Table
             Rows sorted by ``ts`` throughout; each item begins a row group of its own.
@@ -132,14 +146,14 @@ class TraceWriter:
             If the disk is full or the folder gone; nothing half-written keeps a part's name.
         """
         with self._lock:
-            number = self._numbers.get(table.name, 0)
-            self._numbers[table.name] = number + 1
-        file = part_file(table.name, number)
+            number = self._numbers.get(to.name, 0)
+            self._numbers[to.name] = number + 1
+        file = part_file(to.name, number)
         name = file.rpartition("/")[2]
-        folder = self._folders[table.name]
+        folder = self._folders[to.name]
         temporary = f".{name}.partial"
         try:
-            count, low, high, output = self._write_file(folder, temporary, table, rows, rings)
+            count, low, high, output = self._write_file(folder, temporary, to, rows, rings)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=folder)
@@ -147,7 +161,7 @@ class TraceWriter:
         with self._lock:
             os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             part = Part(
-                table=table.name,
+                table=to.name,
                 file=file,
                 rows=count,
                 bytes=output.size,
@@ -164,7 +178,7 @@ class TraceWriter:
             for old in replaces:
                 del self.parts[old.file]
             if not replaces:
-                self.rows[table.name] = self.rows.get(table.name, 0) + part.rows
+                self.rows[to.name] = self.rows.get(to.name, 0) + part.rows
             self.written += part.bytes
             self.sealed += 1
             self._undurable.append(file)
@@ -172,9 +186,9 @@ class TraceWriter:
 
     @staticmethod
     def _write_file(
-        folder: int, name: str, table: Table, rows: Iterable[pa.Table], rings: Mapping[int, tuple[int, int]]
+        folder: int, name: str, to: Table, rows: Iterable[pa.Table], rings: Mapping[int, tuple[int, int]]
     ) -> tuple[int, int, int, _HashedFile]:
-        schema = arrow_schema(table)
+        schema = arrow_schema(to)
         if rings:
             positions = ",".join(f"{ring}:{start}-{end}" for ring, (start, end) in rings.items())
             schema = schema.with_metadata({**schema.metadata, POSITIONS: positions.encode()})
@@ -182,7 +196,7 @@ class TraceWriter:
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
         try:
             output = _HashedFile(descriptor)
-            with pq.ParquetWriter(pa.PythonFile(output, mode="w"), schema, sorting_columns=[pq.SortingColumn(0)], **write_options(table)) as writer:
+            with pq.ParquetWriter(pa.PythonFile(output, mode="w"), schema, sorting_columns=[pq.SortingColumn(0)], **write_options(to)) as writer:
                 for piece in rows:
                     if piece.num_rows:
                         writer.write_table(piece.replace_schema_metadata(schema.metadata), row_group_size=ROW_GROUP)
@@ -193,6 +207,15 @@ class TraceWriter:
         finally:
             os.close(descriptor)
         return count, low, high, output
+
+    def give_up(self, parts: Sequence[Part]) -> None:
+        """Replace parts that the disk does not hold by an empty one, so that the manifest names only what is there."""
+        for name in {part.table for part in parts}:
+            gone = [part for part in parts if part.table == name]
+            for part in gone:
+                self.parts[part.file] = part
+            self.seal(table(name), [], {}, gone[-1].lost, gone)
+            self.remove(gone)
 
     def remove(self, parts: Sequence[Part]) -> None:
         """Delete the files of parts that were replaced."""
@@ -241,10 +264,10 @@ class TraceWriter:
         """Bytes of the standing parts."""
         return sum(part.bytes for part in list(self.parts.values()))
 
-    def standing(self, table: str) -> list[Part]:
+    def standing(self, name: str) -> list[Part]:
         """Return the standing parts of a table in the order of their lines."""
         with self._lock:
-            return [part for part in self.parts.values() if part.table == table]
+            return [part for part in self.parts.values() if part.table == name]
 
     def open_part(self, part: Part) -> int:
         """Open a standing part for reading."""

@@ -9,16 +9,16 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Literal
 
 from ringtape.schemas import manifest as manifests
-from ringtape.schemas.arrow import arrow_schema
 from ringtape.schemas.errors import TraceError
 from ringtape.schemas.manifest import Footer, Header, Manifest, Part
 from ringtape.schemas.table import Table, tables
+
+# pyarrow starts threads: `recover` reads a manifest with privileges that it must be able to give up for the whole process.
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PART_NAME = re.compile(r"([a-z][a-z0-9_]{0,31})/([0-9]{6,12})\.parquet")
 MANIFEST_LIMIT = 1 << 30
@@ -132,6 +132,9 @@ class TraceFolder:
         TraceError
             If hash, schema, row count or a page checksum is not right.
         """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         self.check(part)
         if part.table not in tables():
             raise TraceError(f"{self.path_of(part)}: this ringtape knows no table {part.table!r}", "use a newer ringtape")
@@ -150,6 +153,10 @@ class TraceFolder:
 
 def check_schema(actual: pa.Schema, table: Table, version: str, path: Path) -> None:
     """Refuse a part whose columns are not exactly those of the table; a newer minor version may add columns at the end."""
+    import pyarrow as pa
+
+    from ringtape.schemas.arrow import arrow_schema
+
     wanted = arrow_schema(table)
     newer = _minor(version) > _minor(table.version)
     head = pa.schema(list(actual)[: len(wanted)]) if newer else actual

@@ -1,0 +1,146 @@
+"""Completing a trace whose recorder was killed: the sealed parts stay, the rest comes out of the pinned rings."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from ringtape.recorder import bpf
+from ringtape.recorder.drain import TableDrain
+from ringtape.recorder.ledger import Counters, Ledger
+from ringtape.recorder.options import possible_cpus
+from ringtape.recorder.pump import Pump
+from ringtape.recorder.recover import Unfinished
+from ringtape.recorder.ring import open_rings
+from ringtape.recorder.writer import POSITIONS, TraceWriter
+from ringtape.schemas.errors import TraceError
+from ringtape.schemas.folder import PART_NAME, TraceFolder, check_schema
+from ringtape.schemas.manifest import Part
+from ringtape.schemas.table import table, tables
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What a recovery brought back.
+
+    ``rows`` counts the rows that came out of the rings, ``adopted`` those of sealed parts whose manifest line was not
+    written, ``gone`` those of parts that a manifest line names but the disk does not hold (after a power cut).
+    """
+
+    rows: int
+    adopted: int
+    gone: int
+    journal: bool
+
+
+def salvage(found: Unfinished) -> Recovered:
+    """Seal what the rings hold, settle what the kill left half done, merge, and write the footer."""
+    trace, journal = found.trace, found.journal
+    os.ftruncate(found.manifest, trace.manifest.size)  # the half of a line that a full disk or a power cut left
+    standing, gone = _standing(trace)
+    writer = TraceWriter.resume(trace.path, found.folder, found.manifest, trace.manifest, standing)
+    writer.give_up(gone)
+    adopted = _settle_orphans(trace, writer, found.folder, journal is not None)
+    pump = _pump(trace, writer, found.maps)
+    before = pump.total_rows
+    pump.drain_all()
+    rows = pump.total_rows - before
+    gone_rows = sum(part.rows for part in gone)
+    reason = "the recorder was killed"
+    if journal is None:
+        reason += ", and its rings are gone (the machine was restarted, or they were not pinned)"
+    if gone:
+        reason += f"; {gone_rows} rows that had not reached the disk are gone"
+    last = max((part.clock.mono for part in writer.parts.values()), default=trace.header.attached_at)
+    pump.close_trace("recovered", reason, None, last, merged=True)
+    pump.close()
+    if journal:
+        journal.remove()
+    return Recovered(rows, adopted, gone_rows, journal is not None)
+
+
+def _standing(trace: TraceFolder) -> tuple[list[Part], list[Part]]:
+    """Return the parts that are whole, and those that are not.
+
+    Every process that writes a part finishes it before the manifest names it, so a part that does not fit its line was
+    cut off by a power failure in the second before.
+    """
+    whole, gone = [], []
+    for part in trace.manifest.parts:
+        try:
+            trace.check(part)
+            whole.append(part)
+        except TraceError:
+            gone.append(part)
+    return whole, gone
+
+
+def _settle_orphans(trace: TraceFolder, writer: TraceWriter, folder: int, journal: bool) -> int:
+    """Deal with files that the manifest does not name; return the rows of those that were taken in.
+
+    While the rings are there, a part without a line is still in them and is deleted. Without the rings it is the only
+    copy: it is taken in if it continues where the manifest ends.
+    """
+    adopted = 0
+    named = {part.file for part in writer.parts.values()}
+    for name in trace.header.tables:
+        with contextlib.suppress(FileNotFoundError):
+            for file in sorted(path.name for path in Path(f"/proc/self/fd/{folder}/{name}").iterdir()):
+                relative = f"{name}/{file}"
+                if relative in named:
+                    continue
+                if file.endswith(".partial") or PART_NAME.fullmatch(relative):
+                    if not journal and not file.endswith(".partial") and relative not in trace.manifest.replaced:
+                        adopted += _adopt(trace, writer, relative)
+                    if relative not in writer.parts:
+                        os.unlink(f"{name}/{file}", dir_fd=folder)
+    return adopted
+
+
+def _adopt(trace: TraceFolder, writer: TraceWriter, file: str) -> int:
+    name = file.partition("/")[0]
+    path = trace.path / file
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode) or name not in tables():
+            return 0
+        with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+            check_schema(parquet.schema_arrow, table(name), trace.header.tables[name], path)
+            positions = (parquet.schema_arrow.metadata or {}).get(POSITIONS, b"").decode()
+            spans = {int(ring): (int(low), int(high)) for ring, low, high in re.findall(r"(\d+):(\d+)-(\d+)", positions)}
+            sealed = trace.manifest.sealed_rings.get(name, {})
+            if not spans or any(low != sealed.get(ring, 0) for ring, (low, _) in spans.items()):
+                return 0
+            rows = parquet.read()
+    except (OSError, ValueError, TraceError):
+        return 0  # cut off by the power failure, as the caller reports by what is missing
+    writer.seal(table(name), [rows.replace_schema_metadata(None)], spans, 0)
+    return int(rows.num_rows)
+
+
+def _pump(trace: TraceFolder, writer: TraceWriter, maps: dict[str, bpf.Map]) -> Pump:
+    header = trace.header
+    drains: list[TableDrain] = []
+    counters: dict[str, Counters] = {}
+    recorded = [table(name) for name in header.tables if name in tables()]
+    ledger = None
+    for one in recorded:
+        if f"counters_{one.name}" not in maps:
+            continue
+        counters[one.name] = Counters(maps[f"counters_{one.name}"])
+        pins = sorted((pin for pin in maps if pin.startswith(f"ring_{one.name}_")), key=lambda pin: int(pin.rpartition("_")[2]))
+        rings = open_rings(one, [maps[pin] for pin in pins], counters[one.name].cells, None)
+        for index, ring in enumerate(rings):
+            # The manifest, not the ring, says what is in sealed parts: the kill may have come between the two.
+            ring.read_to = trace.manifest.sealed_rings.get(one.name, {}).get(index, 0)
+        drains.append(TableDrain(one, rings, writer))
+    if "losses" in maps:
+        ledger = Ledger(maps["losses"], counters, possible_cpus(), header.attached_at)
+        for part in writer.standing("losses"):
+            ledger.already_written(trace.read(part))
+    return Pump(writer, drains, counters, ledger, recorded)
