@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CAPTIONS = {
     "mix": "Share of the time inside system calls, and of their number.",
     "percentiles": "Latency by percentile: at 99, one call in a hundred took longer.",
-    "ecdf": "Share of calls that took at most so long.",
+    "ecdf": "Share of calls that took at most this long.",
     "ccdf": "The tail: share of calls that took longer.",
     "heat-map": "When calls took how long.",
 }

@@ -113,7 +113,7 @@ def ecdf(frame: pl.DataFrame, *, most: int = LINES) -> Figure:
     Figure
         x: latency, logarithmic; y: share of calls that took at most that long.
     """
-    with _figure("Latency: share of calls that took at most so long") as (figure, axes):
+    with _figure("Latency: share of calls that took at most this long") as (figure, axes):
         groups = _groups(frame, most)
         for name, rows in groups:
             axes.step(_positive(rows["dur"]), rows["share"].to_numpy() * 100, where="post", label=name)

@@ -1,0 +1,192 @@
+"""What `verify` finds: everything that was broken here by hand, and nothing in a sound trace."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ringtape.analysis import verification
+from ringtape.analysis.verification import Verification, verify
+from ringtape.schemas.arrow import arrow_schema
+from ringtape.schemas.folder import TraceFolder
+from ringtape.schemas.manifest import Footer, Line, Part
+from ringtape.schemas.table import table
+from tests.factory import T0, make, to_arrow, write_manifest, write_part
+
+CALLS = [{"ts": T0 + at * 10, "nr": at % 3, "pid": 7, "cpu": at % 2, "dur": at + 2, "lost": at % 7 == 3} for at in range(100)]
+
+
+def found(path: Path) -> list[tuple[str, str]]:
+    return [(problem.where, problem.reason) for problem in verify(path).problems]
+
+
+def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
+    """Write the manifest again, its checksums right, with every line changed by a function."""
+    manifest = TraceFolder.open(path).manifest
+    lines: list[Line] = [manifest.header, *manifest.parts, *([manifest.footer] if manifest.footer else [])]
+    write_manifest(path, [change(line) for line in lines])
+
+
+def reseal(path: Path, name: str, data: bytes) -> None:
+    """Replace a part by other bytes, and its line's size and hash with them."""
+    (path / name).write_bytes(data)
+    rewrite(
+        path,
+        lambda line: (
+            replace(line, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) if isinstance(line, Part) and line.file == name else line
+        ),
+    )
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_sound_trace_with_losses_has_no_problem(folder: Path, parts: int) -> None:
+    result = verify(make(folder, syscalls=CALLS, processes=[{"pid": 7, "kind": 0, "seq": -1}], parts=parts))
+    assert result.problems == []
+    kept = sum(not call["lost"] for call in CALLS)
+    assert result.rows == kept + 1 + len({(call["cpu"], call["nr"], (int(str(call["dur"])).bit_length())) for call in CALLS if call["lost"]})
+
+
+def test_an_unfinished_trace_is_noted_and_no_problem(folder: Path) -> None:
+    path = make(folder, syscalls=CALLS, end=None)
+    with (path / "manifest.jsonl").open("ab") as file:
+        file.write(b'{"type":"part","cut of')
+    result = verify(path)
+    assert result.problems == []
+    assert any("no footer" in note for note in result.notes)
+    assert any("cut off" in note for note in result.notes)
+
+
+def test_no_trace_at_all_is_one_problem(tmp_path: Path) -> None:
+    assert found(tmp_path / "nothing") == [(str(tmp_path / "nothing"), "no such trace folder")]
+    assert len(found(tmp_path)) == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_no_flipped_bit_anywhere_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    path = make(tmp_path_factory.mktemp("flip") / "t", syscalls=CALLS)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    file = data.draw(st.sampled_from(files))
+    content = bytearray(file.read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    content[at] ^= 1 << data.draw(st.integers(0, 7))
+    file.write_bytes(content)
+    result = verify(path)
+    # A flip of the very last new line makes the footer a line that was cut off, which is what a killed recorder leaves.
+    assert result.problems or (file.name == "manifest.jsonl" and at == len(content) - 1 and result.notes)
+
+
+def test_a_damaged_page_is_found_even_where_the_hash_says_nothing(folder: Path) -> None:
+    path = make(folder, syscalls=CALLS)
+    data = bytearray((path / "syscalls/000000.parquet").read_bytes())
+    data[120] ^= 16
+    reseal(path, "syscalls/000000.parquet", bytes(data))
+    ((where, reason),) = found(path)
+    assert where == "syscalls/000000.parquet"
+    assert "unreadable as Parquet" in reason
+
+
+def test_a_reader_that_dies_is_a_line_and_the_other_parts_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(folder, syscalls=CALLS, parts=3)
+    source = (
+        "import os, sys, json\n"
+        "from ringtape.analysis import part_reader\n"
+        "real = part_reader._read\n"
+        "part_reader._read = lambda folder, part: os.abort() if part.file == 'syscalls/000001.parquet' else real(folder, part)\n"
+        "sys.exit(part_reader.main(['', sys.argv[-1]]))\n"
+    )
+    run = verification.subprocess.run
+    monkeypatch.setattr(verification.subprocess, "run", lambda command, **more: run([command[0], "-c", source, command[-1]], **more))
+    result = verify(path)
+    assert [(problem.where, problem.reason) for problem in result.problems] == [
+        ("syscalls/000001.parquet", "the Parquet reader died of it (SIGABRT)"),
+    ]
+    assert result.rows > 50
+
+
+def sealed_again(path: Path, rows: pa.Table) -> None:
+    """Replace the part of the calls by these rows, everything on its line right but the times."""
+    part = write_part(path, table("syscalls"), 0, rows)
+    rewrite(path, lambda line: replace(part, min_ts=line.min_ts, max_ts=line.max_ts) if isinstance(line, Part) and line.table == "syscalls" else line)
+
+
+def calls_of(path: Path) -> pa.Table:
+    return pq.read_table(path / "syscalls/000000.parquet").cast(arrow_schema(table("syscalls")))
+
+
+def test_rows_out_of_order_are_found(folder: Path) -> None:
+    path = make(folder, syscalls=CALLS)
+    rows = calls_of(path)
+    sealed_again(path, rows.take([1, 0, *range(2, rows.num_rows)]))
+    assert found(path) == [("syscalls/000000.parquet", "not sorted by ts")]
+
+
+def test_a_row_that_stands_twice_is_found(folder: Path) -> None:
+    path = make(folder, syscalls=CALLS)
+    rows = calls_of(path)
+    sealed_again(path, rows.take([0, *range(rows.num_rows)]))
+    assert ("syscalls/000000.parquet", "a sequence number stands twice") in found(path)
+
+
+def test_a_row_that_stands_in_two_parts_is_found(folder: Path) -> None:
+    calls = [{**call, "lost": False} for call in CALLS]
+    path = make(folder, syscalls=calls, parts=2)
+    row = {column.name: 0 for column in table("syscalls").columns} | {"ts": T0 + 10**6, "abi": 1, "seq": 3}
+    extra = write_part(path, table("syscalls"), 2, to_arrow(table("syscalls"), [row]))
+    manifest = TraceFolder.open(path).manifest
+    assert manifest.footer is not None
+    footer = replace(manifest.footer, rows={**manifest.footer.rows, "syscalls": 101})
+    write_manifest(path, [manifest.header, *manifest.parts, extra, footer])
+    assert found(path) == [("syscalls, CPU 0", "a sequence number stands in two parts")]
+
+
+def test_a_gap_that_the_ledger_does_not_explain_is_found(folder: Path) -> None:
+    path = make(folder, syscalls=CALLS)
+    rows = calls_of(path)
+    sealed_again(path, rows.take([at for at in range(rows.num_rows) if at != 5]))
+    rewrite(path, lambda line: replace(line, rows={**line.rows, "syscalls": rows.num_rows - 1}) if isinstance(line, Footer) else line)
+    ((where, reason),) = found(path)
+    assert where in ("syscalls, CPU 0", "syscalls, CPU 1")
+    assert reason.endswith("but 50 were attempted")
+
+
+def test_totals_that_do_not_agree_are_found(folder: Path) -> None:
+    path = make(folder, syscalls=CALLS, footer={"lost": {"syscalls": 1}, "rows": {"syscalls": 1}})
+    reasons = [reason for _, reason in found(path)]
+    assert "86 rows in parts where the footer says 1" in reasons
+    assert "14 records in the loss ledger where the footer says 1 were lost" in reasons
+
+
+def test_times_and_rows_of_the_manifest_are_compared(folder: Path) -> None:
+    path = make(folder, syscalls=CALLS)
+    rewrite(path, lambda line: replace(line, max_ts=line.max_ts + 1) if isinstance(line, Part) and line.table == "syscalls" else line)
+    ((where, reason),) = found(path)
+    assert where == "syscalls/000000.parquet"
+    assert reason.startswith(f"ts goes from {T0} to {T0 + 990} where")
+
+
+def test_files_that_do_not_belong_are_found(folder: Path) -> None:
+    path = make(folder, syscalls=CALLS)
+    (path / "syscalls/999999.parquet").write_bytes(b"x")
+    (path / "notes\n\x1b[31m.txt").write_bytes(b"x")
+    os.symlink("/etc/passwd", path / "link")
+    assert found(path) == [
+        ("link", "a symbolic link"),
+        ("notes\n\x1b[31m.txt", "not named by the manifest"),
+        ("syscalls/999999.parquet", "not named by the manifest"),
+    ]
+
+
+def test_verify_never_prints(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert isinstance(verify(make(folder, syscalls=CALLS)), Verification)
+    assert capfd.readouterr() == ("", "")
