@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ringtape.recorder.kernel import cgroup_ids
+from ringtape.recorder.options import Target
 from ringtape.recorder.ring import RecordRing, SlotRing
 from ringtape.recorder.writer import TraceWriter
 from ringtape.schemas.arrow import arrow_schema
 from ringtape.schemas.layout import record_dtype
 from ringtape.schemas.manifest import Part
-from ringtape.schemas.table import Table
+from ringtape.schemas.table import Table, table
 
 _BLOCK = 4096
 """Records that are turned into columns at a time: as many as the second-level cache holds."""
@@ -42,13 +45,13 @@ def is_sorted(values: NDArray[np.int64]) -> bool:
     return bool(np.all(values[1:] >= values[:-1]))
 
 
-def pieces(table: Table, columns: dict[str, NDArray[np.generic] | pa.Array], since: int) -> list[pa.Table]:
+def pieces(of: Table, columns: dict[str, NDArray[np.generic] | pa.Array], since: int) -> list[pa.Table]:
     """Make Arrow tables of sorted columns: rows that began before ``since`` apart from the rest.
 
     The former are the few long calls; in a row group of their own they do not widen the time range of the others, and
     a merge that needs them need not read the rest.
     """
-    schema = arrow_schema(table)
+    schema = arrow_schema(of)
     arrays = [column if isinstance(column := columns[field.name], pa.Array) else _to_arrow(column, field.type) for field in schema]
     whole = pa.Table.from_arrays(arrays, schema=schema)
     cut = int(np.searchsorted(columns["ts"], since))
@@ -64,12 +67,12 @@ def _to_arrow(column: NDArray[np.generic], kind: pa.DataType) -> pa.Array:
 class TableDrain:
     """The rings of one table and the parts that they become."""
 
-    def __init__(self, table: Table, rings: Sequence[SlotRing | RecordRing], writer: TraceWriter) -> None:
-        self.table = table
+    def __init__(self, of: Table, rings: Sequence[SlotRing | RecordRing], writer: TraceWriter) -> None:
+        self.table = of
         self.rings = rings
         self._writer = writer
         self._since = 0
-        self._fixed = [column.name for column in table.fixed]
+        self._fixed = [column.name for column in of.fixed]
         self.peak = 0.0
 
     @property
@@ -157,19 +160,24 @@ def sort_columns(columns: dict[str, NDArray[np.generic]] | dict[str, NDArray[np.
     return {name: column.take(pa.array(order)) if isinstance(column, pa.Array) else column[order] for name, column in columns.items()}
 
 
-def iterated_rows(table: Table, data: bytes) -> pa.Table | None:
-    """Make rows of what a task iterator wrote (the fixed part of each record, tails empty), sorted; None if nothing.
-
-    Raises
-    ------
-    ValueError
-        If the bytes are no whole number of records.
-    """
-    records = np.frombuffer(data, record_dtype(table))
+def iterated_rows(of: Table, records: NDArray[np.void]) -> pa.Table | None:
+    """Make rows of the records that a task iterator wrote (fixed parts; tails are empty), sorted; None if there are none."""
     if not len(records):
         return None
-    columns: dict[str, NDArray[np.generic] | pa.Array] = dict(columns_of([records], [column.name for column in table.fixed]))
-    for column in table.tail:
+    columns: dict[str, NDArray[np.generic] | pa.Array] = dict(columns_of([records], [column.name for column in of.fixed]))
+    for column in of.tail:
         columns[column.name] = pa.array([b""] * len(records), pa.binary())
-    (rows,) = pieces(table, sort_columns(columns), 0)
+    (rows,) = pieces(of, sort_columns(columns), 0)
     return rows
+
+
+def existing_records(data: bytes, target: Target) -> NDArray[np.void]:
+    """Return what the iterator at attachment wrote (of every thread, where the target is not marked) of threads that are meant."""
+    records = np.frombuffer(data, record_dtype(table("processes"))) if data else np.empty(0, record_dtype(table("processes")))
+    if target.comms:
+        return records[np.isin(records["comm"], [os.fsencode(comm) for comm in target.comms])]
+    if target.uids:
+        return records[np.isin(records["uid"], target.uids)]
+    if target.cgroup is not None:
+        return records[np.isin(records["cgroup"], list(cgroup_ids(target.cgroup)))]
+    return records

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ringtape.recorder import merge
 from ringtape.recorder.drain import TableDrain, iterated_rows
@@ -18,6 +19,7 @@ from ringtape.recorder.ring import open_rings
 from ringtape.recorder.upkeep import Upkeep
 from ringtape.recorder.writer import TraceWriter, read_clock
 from ringtape.schemas.arrow import arrow_schema
+from ringtape.schemas.layout import record_dtype
 from ringtape.schemas.manifest import Footer, Header
 from ringtape.schemas.table import Table, table
 
@@ -52,7 +54,7 @@ class Pump:
         self._upkeep = Upkeep(writer, tables, lambda: self._quiet)
 
     @classmethod
-    def start(cls, path: Path, folder: int, kernel: Kernel, header: Header, existing: bytes) -> Pump:
+    def start(cls, path: Path, folder: int, kernel: Kernel, header: Header, existing: NDArray[np.void]) -> Pump:
         """Begin the trace and start the thread beside the drain."""
         header = replace(header, tools={**header.tools, "numpy": np.__version__, "pyarrow": pa.__version__})
         writer = TraceWriter.create(path, folder)
@@ -63,7 +65,7 @@ class Pump:
         ]
         ledger = Ledger(kernel.maps["losses"], counters, kernel.cpus, header.attached_at)
         pump = cls(writer, drains, counters, ledger, [table(name) for name in header.tables])
-        if existing and "processes" in kernel.rings:
+        if "processes" in kernel.rings:
             pump.add(table("processes"), iterated_rows(table("processes"), existing))
         pump._upkeep.start()
         return pump
@@ -120,7 +122,8 @@ class Pump:
         self._upkeep.stop()
         self._seal_all()
         if "syscalls" in kernel.rings:
-            self.add(table("syscalls"), iterated_rows(table("syscalls"), kernel.run_prepared("detach")))
+            unfinished = np.frombuffer(kernel.run_prepared("detach"), record_dtype(table("syscalls")))
+            self.add(table("syscalls"), iterated_rows(table("syscalls"), unfinished))
         self.close_trace(end, reason, exit_status, detached_at, merged)
 
     def close_trace(self, end: str, reason: str, exit_status: int | None, detached_at: int, merged: bool) -> None:

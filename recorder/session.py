@@ -169,12 +169,15 @@ class Session:
         )
 
     def _record(self, kernel: Kernel, journal: Journal | None, folder: int, header: Header, existing: bytes, launcher: Launcher | None) -> Outcome:
+        from ringtape.recorder.drain import existing_records
         from ringtape.recorder.pump import Pump
 
         began = time.monotonic()
         pump: Pump | None = None
         try:
-            pump = Pump.start(self._path, folder, kernel, header, existing)
+            pump = Pump.start(
+                self._path, folder, kernel, header, existing_records(existing if "processes" in kernel.rings else b"", self._options.target)
+            )
             self._loop(pump, kernel, launcher, began)
             wait_status = launcher.status if launcher else None
             end, reason = self._end(launcher)

@@ -36,6 +36,7 @@ static long (*read_user_string)(void *to, u32 size, u64 from) = (void *)BPF_FUNC
 static long (*read_kernel)(void *to, u32 size, u64 from) = (void *)BPF_FUNC_probe_read_kernel;
 static long (*read_kernel_string)(void *to, u32 size, u64 from) = (void *)BPF_FUNC_probe_read_kernel_str;
 static u64 (*ancestor_cgroup)(int level) = (void *)BPF_FUNC_get_current_ancestor_cgroup_id;
+static u64 (*task_registers)(u64 task) = (void *)BPF_FUNC_task_pt_regs;
 static long (*seq_write)(u64 seq, const void *data, u32 length) = (void *)BPF_FUNC_seq_write;
 
 /* A wake-up costs an inter-processor interrupt, more than the event; the drain looks at a timer instead. */
@@ -195,6 +196,11 @@ INLINE int matches(u64 task) {
   }
   if (CONFIG->select == SELECT_CGROUP) return ancestor_cgroup(CONFIG->cgroup_level) == CONFIG->cgroup;
   return 0;
+}
+
+/* The same for a thread that is not the current one. Of such the cgroup cannot be told cheaply on every kernel. */
+INLINE int selects(u64 task) {
+  return READ(u32, task, task_struct, tgid) != CONFIG->self && CONFIG->select != SELECT_CGROUP && matches(task);
 }
 
 /* The state of the current task if it is to be recorded, else 0. */

@@ -220,12 +220,26 @@ PROBE(sched_process_exit) {
   return 0;
 }
 
-/* Run once after the probes are detached: calls that have not returned. */
+/* Run once after the probes are detached: calls that have not returned. A thread that was not seen since the probes were
+ * attached, and sleeps in a call, has been in it all the time; one that runs may be anywhere. */
 ITERATOR(detach) {
   u64 task = ctx[1];
   if (!task) return 0;
   struct task_state *state = task_storage(MAP_state, task, 0, 0);
-  if (!state || !state->pending) return 0;
+  if (!state) return 0;
+  if (!state->pending) {
+    if (!state->at_attach || !READ(u32, task, task_struct, __state)) return 0;
+    if (CONFIG->select == SELECT_MARKED ? state->traced != TRACED : !selects(task)) return 0;
+    u64 regs = task_registers(task);
+    s64 nr = number_of(regs);
+    int compat = is_compat(task);
+    u32 info = call_info(nr, compat);
+    if (nr < 0 || !(info & CALL_LISTED)) return 0;
+    __builtin_memset(state->args, 0, sizeof(state->args));
+    read_args(state->args, regs, compat, CALL_ARITY(info));
+    state->nr = nr;
+    state->abi = abi_of(nr, compat);
+  }
   struct syscalls_record record = {
       .ts = state->entered,
       .dur = now_ns() - state->entered,
