@@ -101,6 +101,7 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
     for file in files:
         symbols |= {name: int(value) for name, value in re.findall(r"^#define (\w+) ([0-9]+)$", _read(file), re.MULTILINE)}
     maps = tuple(MapSpec(name, MapType[kind], _entries(entries, symbols)) for name, kind, entries in declared)
+    tracepoints = {name for file in files for name in _PROBE.findall(_read(file))}
     prelude = [f"#define TABLE_COUNT {len(tables())}", f"#define PAGE_BYTES {os.sysconf('SC_PAGE_SIZE')}"]
     if platform.machine() == "aarch64":
         prelude.append("#define __TARGET_ARCH_arm64 1")
@@ -113,6 +114,7 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
         bits = types.offsets.get((structure, member))
         if bits is not None:
             prelude += [f"#define OFFSET_{structure}__{member} {bits // 8}", f"#define BIT_{structure}__{member} {bits % 8}"]
+    prelude += [f"#define ARGS_{name} {arguments}" for name, (_, arguments) in sorted(types.tracepoints.items()) if name in tracepoints]
     body: list[str] = []
     for file in files:
         body += ["#undef PROBE_FILE", f"#define PROBE_FILE {file.partition('.')[0]}", _read(file)]

@@ -5,6 +5,7 @@
  * ITERATOR(name)         a task iterator program; ctx[0] is its meta data, ctx[1] the task, 0 after the last one
  * MAP(name, KIND, key, value, entries)   a map; recorder/program.py learns the sizes from the code of map_key__*, map_value__*
  * READ(type, pointer, struct, member)    a direct read that the verifier checks against the kernel's own types
+ * ARGS_tracepoint        how many arguments the tracepoint has on this kernel: newer ones have more
  * READ_BIT(pointer, struct, member)      the same for a bit field of one bit
  */
 #define PROBE(tracepoint) PROBE_(PROBE_FILE, tracepoint) /* PROBE_FILE is the name of the file that follows */

@@ -99,7 +99,12 @@ PROBE(sched_process_exit) {
   u32 code = READ(u32, task, task_struct, exit_code);
   record->exit_code = code >> 8 & 0xff;
   record->exit_signal = code & 0x7f;
+#if ARGS_sched_process_exit > 1
   record->group_dead = (u8)ctx[1];
+#else
+  /* Linux before 6.16 does not say; the count of live threads has been lowered by then. */
+  record->group_dead = READ(u32, signals, signal_struct, live) == 0;
+#endif
   ring_submit(record, NO_WAKEUP);
   return 0;
 }
