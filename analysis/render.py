@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Format = Literal["table", "csv", "json", "parquet", "markdown"]
 FORMATS: tuple[Format, ...] = ("table", "csv", "json", "parquet", "markdown")
 GAP = 2
+LONGEST = 200
+"""Longer texts are shortened for people; the forms for programs have all of them."""
 INDENT = "  "
 DEEPEST = 12
 """Deeper trees are shown as if they were no deeper: the text would leave the screen."""
@@ -82,8 +84,9 @@ def cell(value: Any, unit: str, origin: int = 0) -> str:
         return number(value)
     if isinstance(value, float):
         return f"{value:.4g}"
-    # Strings of a frame are printable: they were escaped when they were decoded. New lines part the lines of a cell.
-    return str(value)
+    # Strings of a frame are printable: they were escaped when they were decoded.
+    text = str(value)
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
 def cells(frame: pl.DataFrame, analysis: Analysis, *, wide: bool = True, limit: int | None = None, origin: int = 0) -> Cells:

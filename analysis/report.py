@@ -74,7 +74,9 @@ def _notes(trace: Trace, analysis: registry.Analysis, result: Any, top: int | No
         notes.append("none")
     if top is not None and len(result) > top:
         notes.append(f"{len(result) - top:,} more: `ringtape {analysis.name.replace('_', '-')} {escape(str(trace.path))}` lists all")
-    lost = sum(trace.lost().values())
+    lost = trace.lost().get("syscalls", 0)
+    if lost and analysis.name in ("processes", "errors"):
+        notes.append(f"{lost:,} calls were lost and are not counted here: the loss ledger does not know their process or result")
     if "excluded" in result.columns and (excluded := int(result["excluded"].sum())):
         notes.append(f"{excluded:,} calls without a latency are left out: they did not return, or began before the recording")
     if lost and "lost" in result.columns:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from ringtape.analysis.words import words
 from ringtape.schemas.escape import escape
 from ringtape.schemas.units import format_duration, format_size
 
@@ -26,7 +26,7 @@ STATES = {
 def command_line(folder: TraceFolder) -> str:
     """Return the recorded command as a shell would take it, escaped; what was selected if there was no command."""
     if folder.header.command:
-        return escape(shlex.join(folder.header.command))
+        return words(folder.header.command)
     target = folder.header.options.get("target")
     return escape(_plain(target)) if target else "(none)"
 

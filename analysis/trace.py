@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -23,6 +24,8 @@ from ringtape.schemas.manifest import Footer, Header, Part
 from ringtape.schemas.table import Table
 from ringtape.schemas.table import table as declared
 
+_ATTEMPTS = 5
+"""How often a manifest is read again when a part has been merged away since."""
 _CHECKED: set[tuple[Any, ...]] = set()
 """Parts that this process has checked: path, size, times, inode and the hash that the manifest states."""
 
@@ -71,6 +74,7 @@ class Trace:
 
     def __init__(self, folder: TraceFolder) -> None:
         self.folder = folder
+        self._live: dict[str, int] = {}
 
     def __repr__(self) -> str:
         return f"Trace({str(self.path)!r}, {self.state})"
@@ -122,7 +126,9 @@ class Trace:
         for name in names:
             declared(name)
             if name not in self.tables:
-                raise RingtapeError(f"{self.path}: table {name!r} was not recorded", f"record again with `--tables {name}` among the others; it holds {self._held()}")
+                raise RingtapeError(
+                    f"{self.path}: table {name!r} was not recorded", f"record again with `--tables {name}` among the others; it holds {self._held()}"
+                )
 
     def _held(self) -> str:
         return ", ".join(self.tables) or "no table that this version knows"
@@ -144,21 +150,44 @@ class Trace:
         TraceError
             If a part is missing or damaged: size, SHA-256, schema or number of rows. Each part is checked once per process.
         """
-        parts = [
-            part
-            for part in self.parts(table)
-            if part.rows and (since is None or part.max_ts >= since) and (until is None or part.min_ts < until)
-        ]  # fmt: skip
         kind = declared(table)
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter lock
-            list(pool.map(self._check, parts))
+        parts = self._sound(table, since, until)
         if not parts:
             return pl.LazyFrame(schema=_polars_schema(kind))
-        files = [self.folder.path_of(part) for part in parts]
-        frame = pl.scan_parquet(files, glob=False, extra_columns="ignore", cache=False).select(column.name for column in kind.columns)
+        frame = pl.scan_parquet([self._file(part) for part in parts], glob=False, extra_columns="ignore", cache=False).select(
+            column.name for column in kind.columns
+        )
         bounds = [pl.col("ts") >= since] if since is not None else []
         bounds += [pl.col("ts") < until] if until is not None else []
         return frame.filter(*bounds) if bounds else frame
+
+    def _file(self, part: Part) -> Path:
+        return Path(f"/proc/self/fd/{self._live[part.file]}") if part.file in self._live else self.folder.path_of(part)
+
+    def _sound(self, table: str, since: int | None, until: int | None) -> list[Part]:
+        """Return the checked parts of a window; those of a recording that goes on are held open, as its merges delete what they replace."""
+        for attempt in range(_ATTEMPTS):
+            parts = [
+                part
+                for part in self.parts(table)
+                if part.rows and (since is None or part.max_ts >= since) and (until is None or part.min_ts < until)
+            ]  # fmt: skip
+            try:
+                for part in parts if self.state == "recording" else ():
+                    if part.file not in self._live:
+                        descriptor = self.folder.open_part(part)
+                        weakref.finalize(self, os.close, descriptor)
+                        self._check(part)
+                        self._live[part.file] = descriptor
+                with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter lock
+                    list(pool.map(self._check, [part for part in parts if part.file not in self._live]))
+            except TraceError:
+                if self.state != "recording" or attempt == _ATTEMPTS - 1:
+                    raise
+                self.folder = TraceFolder.open(self.path)
+            else:
+                return parts
+        raise AssertionError("unreachable")
 
     def _check(self, part: Part) -> None:
         path = self.folder.path_of(part)
@@ -218,12 +247,19 @@ class Trace:
             if not found:
                 # pyarrow, not polars: this runs inside a polars expression, where another query could wait for its own threads.
                 wanted = ["ts", "tid", "comm"]
-                pieces = [self.folder.read(part, wanted) for part in self.folder.parts("processes")] if "processes" in self.tables else []
+                parts = self._sound("processes", None, None) if "processes" in self.tables else []
                 empty = arrow_schema(declared("processes")).empty_table().select(wanted)
-                found.append(CommandsInForce.of(pa.concat_tables([empty, *(piece.cast(empty.schema) for piece in pieces)])))
+                found.append(CommandsInForce.of(pa.concat_tables([empty, *(self._arrow(part, wanted).cast(empty.schema) for part in parts)])))
             return found[0]
 
         return read
+
+    def _arrow(self, part: Part, columns: list[str]) -> pa.Table:
+        try:
+            with self._file(part).open("rb") as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
+                return file.read(columns=columns)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise TraceError(f"{self.folder.path_of(part)}: unreadable as Parquet: {' '.join(str(error).split())[:200]}") from None
 
     def collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
         """Run a query over this trace, streaming.

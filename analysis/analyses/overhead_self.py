@@ -11,13 +11,14 @@ from ringtape.analysis.trace import Trace
 @analysis(
     tables=("recorder",),
     columns=(
-        Result("elapsed", pl.Int64, "time that the recorder ran", "ns"),
-        Result("user", pl.Int64, "its user CPU time", "ns"),
-        Result("system", pl.Int64, "its system CPU time", "ns"),
-        Result("share_cpu", pl.Float64, "its CPU time / elapsed: the share of one CPU that it took", "share"),
+        Result("elapsed", pl.Int64, "time during which the recorder drained the rings", "ns"),
+        Result("user", pl.Int64, "its user CPU time during that", "ns"),
+        Result("system", pl.Int64, "its system CPU time during that", "ns"),
+        Result("share_cpu", pl.Float64, "(user + system) / elapsed: the share of one CPU that it took", "share"),
+        Result("startup", pl.Int64, "its CPU time before and after: loading the probes, merging; null without a footer", "ns"),
         Result("busiest", pl.Float64, "that share in the busiest interval of at least half a second", "share"),
         Result("rows", pl.Int64, "rows recorded, all tables", "count"),
-        Result("rows_per_cpu_second", pl.Float64, "rows / CPU time, start-up included", "count"),
+        Result("rows_per_cpu_second", pl.Float64, "rows / (user + system)", "count"),
         Result("memory", pl.Int64, "largest resident memory, mapped rings included", "bytes"),
         Result("rings", pl.Int64, "memory of all rings", "bytes"),
         Result("ring_peak", pl.Float64, "fullest that any ring was found, as a share of its size", "share"),
@@ -38,7 +39,7 @@ def overhead_self(trace: Trace) -> pl.DataFrame:
     Returns
     -------
     DataFrame
-        One row: ``elapsed``, ``user``, ``system`` (ns), ``share_cpu``, ``busiest`` (shares of one CPU), ``rows``,
+        One row: ``elapsed``, ``user``, ``system`` (ns), ``share_cpu``, ``busiest`` (shares of one CPU), ``startup`` (ns), ``rows``,
         ``rows_per_cpu_second``, ``memory``, ``rings`` (bytes), ``ring_peak`` (share), ``disk`` (bytes), ``bytes_per_row``,
         ``written`` (bytes), ``lost``. Values that the trace does not tell (no footer, no row) are null.
 
@@ -49,7 +50,7 @@ def overhead_self(trace: Trace) -> pl.DataFrame:
 
     Notes
     -----
-    Times come from the footer, which includes start-up; without a footer, from the rows of the table. The time that each
+    Times come from the rows of the table; what the footer's total has beyond them is ``startup``. The time by which each
     recorded call was made longer is not in a trace: `./run bench` measures it.
 
     Examples
@@ -70,11 +71,9 @@ def overhead_self(trace: Trace) -> pl.DataFrame:
     cost = trace.footer.cost if trace.footer else {}
     seen = totals["intervals"] > 0
 
-    def spent(name: str, column: str) -> int | None:
-        return round(cost[name] * 1e9) if name in cost else totals[column] if seen else None
-
-    elapsed, user, system = spent("elapsed_seconds", "interval"), spent("user_seconds", "utime"), spent("system_seconds", "stime")
+    elapsed, user, system = (totals[name] if seen else None for name in ("interval", "utime", "stime"))
     cpu = user + system if user is not None and system is not None else None
+    total = [round(cost[name] * 1e9) for name in ("user_seconds", "system_seconds") if name in cost]
     rows = sum(trace.rows(table) for table in trace.tables)
     disk = sum(part.bytes for table in trace.tables for part in trace.parts(table))
     peak = cost.get("max_rss", totals["rss"])
@@ -84,6 +83,7 @@ def overhead_self(trace: Trace) -> pl.DataFrame:
             "user": user,
             "system": system,
             "share_cpu": cpu / elapsed if cpu is not None and elapsed else None,
+            "startup": max(0, sum(total) - cpu) if len(total) == 2 and cpu is not None else None,
             "busiest": totals["busiest"],
             "rows": rows,
             "rows_per_cpu_second": rows / cpu * 1e9 if cpu else None,

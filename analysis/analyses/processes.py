@@ -12,8 +12,8 @@ from ringtape.analysis.ledger import CHILD
 from ringtape.analysis.naming import comm_text, is_error
 from ringtape.analysis.registry import Result, analysis
 from ringtape.analysis.trace import Trace
+from ringtape.analysis.words import words
 from ringtape.schemas.abi.errors import signal_name
-from ringtape.schemas.escape import escape
 
 EXISTING, FORK, EXEC, EXIT, RENAME = range(5)
 
@@ -183,13 +183,7 @@ def _arguments(trace: Trace, lives: pl.DataFrame) -> pl.DataFrame:
 
 
 def _words(argv: bytes, cut: int) -> str:
-    words = [_word(word) for word in argv.removesuffix(b"\0").split(b"\0")] if argv else []
-    return " ".join(words) + (" ..." if cut else "")
-
-
-def _word(word: bytes) -> str:
-    text = escape(word)
-    return "'" + text.replace("'", "\\x27") + "'" if not word or any(sign in text for sign in " '") else text
+    return (words(argv.removesuffix(b"\0").split(b"\0")) if argv else "") + (" ..." if cut else "")
 
 
 def _tree(rows: pl.DataFrame) -> pl.DataFrame:

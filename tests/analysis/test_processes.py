@@ -63,7 +63,7 @@ def test_lifetime_exit_and_totals_of_a_process_with_threads(folder: Path) -> Non
         "cpu": 26,
         "maxrss": 4096,
     }
-    assert found["argv"] == "app 'two words' '' 'it\\x27s' \\x1b[2J"
+    assert found["argv"] == "app 'two words' '' \"it's\" \\x1b[2J"
 
 
 def test_a_process_killed_by_a_signal_shows_its_name(folder: Path) -> None:

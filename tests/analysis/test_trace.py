@@ -181,3 +181,20 @@ def test_pages_carry_checksums(folder: Path) -> None:
     path = make(folder, syscalls=CALLS)
     with pq.ParquetFile(path / "syscalls/000000.parquet", page_checksum_verification=True) as file:
         assert file.read().num_rows == 100
+
+
+def test_parts_that_a_running_recording_merges_away_stay_readable(folder: Path) -> None:
+    import fcntl
+
+    path = make(folder, syscalls=CALLS, end=None, parts=4)
+    with (path / "manifest.jsonl").open("rb") as recorder:
+        fcntl.flock(recorder, fcntl.LOCK_EX)
+        trace = ringtape.open(path)
+        assert trace.state == "recording"
+        frame = trace.scan("syscalls")
+        for part in (path / "syscalls").iterdir():
+            part.unlink()
+        assert trace.collect(frame.select(pl.len())).item() == 100
+        assert trace.collect(trace.scan("syscalls").select(pl.len())).item() == 100
+        with pytest.raises(TraceError, match="no such file"):
+            ringtape.open(path).scan("syscalls")
