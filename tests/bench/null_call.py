@@ -38,8 +38,9 @@ def measure(shop: Workshop) -> Section:
     used = {name: Figure.of([run.loop.cpu_per_call for run in runs]) for name, runs in results.items()}
     added = {name: difference(figure, wall[BARE.name]) for name, figure in wall.items()}
     section.remarks = [
-        f"Loop on CPU {shop.loop_cpu}, tool on CPU {shop.recorder_cpu}; {rounds} rounds, each tool once a round in random order; calls per run "
-        f"scaled so that the loop takes about {SECONDS} s. Added = wall ns per call - bare, of the best runs and of the medians; ratios are of added costs.",
+        f"Loop on CPU {shop.loop_cpu}, tool on CPU {shop.recorder_cpu}; {rounds} rounds, each tool once a round in random order;",
+        f"calls per run scaled so that the loop takes about {SECONDS} s.",
+        "Added = wall ns per call - bare, of the best runs and of the medians; ratios are of added costs.",
     ]
     lines = [Row("bare call", pair(wall[BARE.name]), nanoseconds, None, f"{calls[BARE.name]:,} calls a run")]
     lines.append(Row("the same again / the same: what noise alone does", ratio(pair(wall[AGAIN.name]), pair(wall[BARE.name])), times))
