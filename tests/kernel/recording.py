@@ -64,6 +64,7 @@ class Trace:
 
     def __init__(self, path: Path) -> None:
         self.folder = TraceFolder.open(path)
+        self._tables: dict[str, pa.Table] = {}
 
     @property
     def state(self) -> str:
@@ -75,8 +76,10 @@ class Trace:
         return self.folder.footer
 
     def table(self, name: str) -> pa.Table:
-        parts = [self.folder.read(part) for part in self.folder.parts(name)]
-        return pa.concat_tables(parts) if parts else arrow_schema(table(name)).empty_table()
+        if name not in self._tables:
+            parts = [self.folder.read(part) for part in self.folder.parts(name)]
+            self._tables[name] = pa.concat_tables(parts) if parts else arrow_schema(table(name)).empty_table()
+        return self._tables[name]
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         return self.table(name).sort_by("ts").to_pylist()
