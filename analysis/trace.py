@@ -21,7 +21,7 @@ from ringtape.schemas.arrow import arrow_schema
 from ringtape.schemas.errors import RingtapeError, TraceError
 from ringtape.schemas.folder import State, TraceFolder, check_schema
 from ringtape.schemas.manifest import Footer, Header, Part
-from ringtape.schemas.table import Table
+from ringtape.schemas.table import Table, tables
 from ringtape.schemas.table import table as declared
 
 _ATTEMPTS = 5
@@ -213,30 +213,14 @@ class Trace:
         """Return a table's stored columns with the decoded ones beside them; parameters and errors as those of `scan`."""
         return decoded(self.scan(table, since, until), declared(table), self.header.abi, self.commands)
 
-    @property
-    def syscalls(self) -> pl.LazyFrame:
-        """Calls: the stored columns, ``syscall``, ``errno``, ``kind_name``, ``abi_name`` and ``comm``."""
-        return self.frame("syscalls")
+    def __getattr__(self, name: str) -> pl.LazyFrame:
+        """Return the frame of the declared table of that name."""
+        if name not in tables():
+            raise AttributeError(f"a Trace has neither an attribute nor a table {name!r}")
+        return self.frame(name)
 
-    @property
-    def paths(self) -> pl.LazyFrame:
-        """String arguments: the stored columns, ``syscall``, ``kind_name``, ``abi_name`` and ``comm``."""
-        return self.frame("paths")
-
-    @property
-    def processes(self) -> pl.LazyFrame:
-        """Life cycle events: the stored columns, ``kind_name``, and ``comm`` as text."""
-        return self.frame("processes")
-
-    @property
-    def losses(self) -> pl.LazyFrame:
-        """Loss ledger: the stored columns, ``syscall`` (null where no call is meant), ``cause_name`` and ``abi_name``."""
-        return self.frame("losses")
-
-    @property
-    def recorder(self) -> pl.LazyFrame:
-        """What the recording cost, a row per second."""
-        return self.frame("recorder")
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.tables]
 
     @cached_property
     def commands(self) -> Callable[[], CommandsInForce]:
