@@ -24,12 +24,14 @@ def draw(trace: Trace) -> Mapping[str, Figure]:
     if "syscalls" not in trace.tables:
         return {}
     distribution = latency_ecdf(trace)
+    lost = trace.lost().get("syscalls", 0)
+    note = f"{lost:,} calls were lost and are not in the picture" if lost else ""
     return {
         "mix": plots.mix(syscall_mix(trace)),
-        "percentiles": plots.percentiles(distribution),
-        "ecdf": plots.ecdf(distribution),
-        "ccdf": plots.ccdf(distribution),
-        "heat-map": plots.heat_map(latency_over_time(trace)),
+        "percentiles": plots.percentiles(distribution, note=note),
+        "ecdf": plots.ecdf(distribution, note=note),
+        "ccdf": plots.ccdf(distribution, note=note),
+        "heat-map": plots.heat_map(latency_over_time(trace), note=note),
     }
 
 

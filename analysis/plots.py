@@ -40,17 +40,22 @@ STYLE: Any = {
 }
 SIZE = (7.5, 4.2)
 LINES = len(COLOURS)
+VISIBLE = 0.003
+"""Share below which a bar is thinner than a line."""
 _PERCENTILES = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999, 0.9999999)
 
 
 @contextmanager
-def _figure(title: str, size: tuple[float, float] = SIZE) -> Iterator[tuple[Figure, Axes]]:
+def _figure(title: str, note: str = "", size: tuple[float, float] = SIZE) -> Iterator[tuple[Figure, Axes]]:
     # Figure, never pyplot: it keeps no global list of figures and needs no display.
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained", dpi=120)
         axes = figure.add_subplot()
         # Names come from traces: a dollar sign in them is not mathematics.
         axes.set_title(title, parse_math=False)
+        if note:
+            figure.text(0.995, 0.002, note, ha="right", va="bottom", fontsize=8, color="#666666", parse_math=False)
+            figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))  # type: ignore[union-attr, call-arg]
         yield figure, axes
 
 
@@ -98,7 +103,7 @@ def _nothing(axes: Axes) -> None:
     axes.set_yticks([])
 
 
-def ecdf(frame: pl.DataFrame, *, most: int = LINES) -> Figure:
+def ecdf(frame: pl.DataFrame, *, most: int = LINES, note: str = "") -> Figure:
     """Draw the distribution function of latency.
 
     Parameters
@@ -107,13 +112,15 @@ def ecdf(frame: pl.DataFrame, *, most: int = LINES) -> Figure:
         Result of `distributions.latency_ecdf`.
     most : int
         How many groups are drawn, those with most calls.
+    note : str
+        What is to be said below the picture, such as how many calls are missing.
 
     Returns
     -------
     Figure
         x: latency, logarithmic; y: share of calls that took at most that long.
     """
-    with _figure("Latency: share of calls that took at most this long") as (figure, axes):
+    with _figure("Latency: share of calls that took at most this long", note) as (figure, axes):
         groups = _groups(frame, most)
         for name, rows in groups:
             axes.step(_positive(rows["dur"]), rows["share"].to_numpy() * 100, where="post", label=name)
@@ -126,7 +133,7 @@ def ecdf(frame: pl.DataFrame, *, most: int = LINES) -> Figure:
         return figure
 
 
-def ccdf(frame: pl.DataFrame, *, most: int = LINES) -> Figure:
+def ccdf(frame: pl.DataFrame, *, most: int = LINES, note: str = "") -> Figure:
     """Draw the complementary distribution function of latency, both axes logarithmic: the tail.
 
     Parameters
@@ -135,13 +142,15 @@ def ccdf(frame: pl.DataFrame, *, most: int = LINES) -> Figure:
         Result of `distributions.latency_ecdf`.
     most : int
         How many groups are drawn, those with most calls.
+    note : str
+        What is to be said below the picture, such as how many calls are missing.
 
     Returns
     -------
     Figure
         x: latency; y: share of calls that took longer. The longest call of a group has no y and ends its line.
     """
-    with _figure("Latency: share of calls that took longer") as (figure, axes):
+    with _figure("Latency: share of calls that took longer", note) as (figure, axes):
         groups = _groups(frame, most)
         for name, rows in groups:
             tail = rows.filter(pl.col("above") > 0)
@@ -161,7 +170,7 @@ def ccdf(frame: pl.DataFrame, *, most: int = LINES) -> Figure:
         return figure
 
 
-def percentiles(frame: pl.DataFrame, *, most: int = LINES) -> Figure:
+def percentiles(frame: pl.DataFrame, *, most: int = LINES, note: str = "") -> Figure:
     """Draw latency by percentile, the axis stretched towards the tail.
 
     Parameters
@@ -170,13 +179,15 @@ def percentiles(frame: pl.DataFrame, *, most: int = LINES) -> Figure:
         Result of `distributions.latency_ecdf`.
     most : int
         How many groups are drawn, those with most calls.
+    note : str
+        What is to be said below the picture, such as how many calls are missing.
 
     Returns
     -------
     Figure
         x: 1 / (1 - p), logarithmic, labelled with p; y: latency, logarithmic.
     """
-    with _figure("Latency by percentile") as (figure, axes):
+    with _figure("Latency by percentile", note) as (figure, axes):
         groups = _groups(frame, most)
         if not groups:
             _nothing(axes)
@@ -201,20 +212,22 @@ def percentiles(frame: pl.DataFrame, *, most: int = LINES) -> Figure:
         return figure
 
 
-def heat_map(frame: pl.DataFrame) -> Figure:
+def heat_map(frame: pl.DataFrame, *, note: str = "") -> Figure:
     """Draw how many calls took how long, over time.
 
     Parameters
     ----------
     frame : DataFrame
         Result of `distributions.latency_over_time`.
+    note : str
+        What is to be said below the picture.
 
     Returns
     -------
     Figure
         x: time since the probes were attached; y: latency, logarithmic; colour: calls, logarithmic.
     """
-    with _figure("Latency over time") as (figure, axes):
+    with _figure("Latency over time", note) as (figure, axes):
         if not len(frame):
             _nothing(axes)
             return figure
@@ -254,7 +267,7 @@ def mix(frame: pl.DataFrame, *, most: int = 15) -> Figure:
     frame : DataFrame
         Result of the analysis ``syscall_mix``.
     most : int
-        How many groups are drawn, those with most time; the rest is drawn as one.
+        How many groups are drawn, those with most time; the rest, and those too small to be seen, are drawn as one.
 
     Returns
     -------
@@ -264,10 +277,12 @@ def mix(frame: pl.DataFrame, *, most: int = 15) -> Figure:
     keys = frame.columns[: frame.columns.index("calls")]
     names = [", ".join("(lost)" if value is None else str(value) for value in row) for row in frame.select(keys).iter_rows()]
     shares = [frame["share_time"].to_list(), frame["share_calls"].to_list()]
-    if len(names) > most:
-        shares = [[*values[: most - 1], sum(values[most - 1 :])] for values in shares]
-        names = [*names[: most - 1], f"{len(names) - most + 1} others"]
-    with _figure("Share of time inside calls, and of their number", (SIZE[0], max(2.0, 0.9 + 0.3 * len(names)))) as (figure, axes):
+    seen = [at for at in range(len(names)) if max(shares[0][at], shares[1][at]) >= VISIBLE][: most - 1]
+    rest = [at for at in range(len(names)) if at not in seen]
+    if len(rest) > 1:
+        shares = [[*(values[at] for at in seen), sum(values[at] for at in rest)] for values in shares]
+        names = [*(names[at] for at in seen), f"{len(rest)} others"]
+    with _figure("Share of time inside calls, and of their number", size=(SIZE[0], max(2.0, 0.9 + 0.3 * len(names)))) as (figure, axes):
         if not names:
             _nothing(axes)
             return figure
