@@ -93,6 +93,12 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         if part.table in folder.tables:
             sound.append(part)
     readings = {reading["file"]: reading for reading in _decode(folder, sound)}
+    if folder.state == "recording":
+        gone = TraceFolder.open(path).manifest.replaced & {part.file for part in folder.manifest.parts}
+        result.problems = [problem for problem in result.problems if problem.where not in gone]
+        readings = {name: reading for name, reading in readings.items() if name not in gone}
+        result.parts -= len(gone)
+        result.notes += [f"{name}: merged into another part in the meantime" for name in sorted(gone)]
     for name, reading in readings.items():
         result.rows += reading["rows"]
         result.problems += [Problem(name, reason) for reason in reading["problems"]]

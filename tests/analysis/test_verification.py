@@ -190,3 +190,28 @@ def test_files_that_do_not_belong_are_found(folder: Path) -> None:
 def test_verify_never_prints(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert isinstance(verify(make(folder, syscalls=CALLS)), Verification)
     assert capfd.readouterr() == ("", "")
+
+
+def test_parts_that_a_running_recording_merges_meanwhile_are_no_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    path = make(folder, syscalls=CALLS, end=None, parts=2)
+    before = TraceFolder.open(path).manifest
+    with (path / "manifest.jsonl").open("rb") as recorder:
+        fcntl.flock(recorder, fcntl.LOCK_EX)
+        check = TraceFolder.check
+
+        def merge_first(self: TraceFolder, part: Part) -> None:
+            old = [one for one in before.parts if one.table == "syscalls"]
+            if (path / old[0].file).exists():
+                whole = pa.concat_tables([pq.read_table(path / one.file) for one in old]).cast(arrow_schema(table("syscalls")))
+                merged = replace(write_part(path, table("syscalls"), 7, whole), replaces=[one.file for one in old])
+                write_manifest(path, [before.header, *before.parts, merged])
+                for one in old:
+                    (path / one.file).unlink()
+            check(self, part)
+
+        monkeypatch.setattr(TraceFolder, "check", merge_first)
+        result = verify(path)
+    assert result.problems == []
+    assert sum("merged into another part" in note for note in result.notes) == 2
