@@ -33,7 +33,7 @@ TRACEPOINT_PROBE(raw_syscalls, sys_exit) {
 """
 
 
-def main(command):
+def main(command: "list[str]") -> int:
     import bcc
 
     reading, writing = os.pipe()
@@ -48,7 +48,7 @@ def main(command):
     count = 0
     total = 0
 
-    def on_event(context, data, size):
+    def on_event(context: object, data: object, size: int) -> None:
         nonlocal count, total
         event = events.event(data)
         count += 1

@@ -25,7 +25,8 @@ class Query(IntEnum):
 
 def links() -> frozenset[int]:
     """Return the ids of all BPF links of the machine."""
-    found, last = set(), 0
+    found: set[int] = set()
+    last = 0
     while True:
         try:
             last = _next(last)
@@ -59,7 +60,8 @@ class Quiet:
         Runs that were thrown away and repeated, and runs that were kept although others were at it all the time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self._patience = patience
         self._standing = links()
         self.repeated = 0
         self.disturbed = 0
@@ -71,7 +73,7 @@ class Quiet:
 
     def run(self, what: Callable[[], Result]) -> Result:
         """Return what a run returns, repeated if somebody else's programs came or went."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self._patience
         while True:
             while (before := links()) - self._standing and time.monotonic() < deadline:
                 time.sleep(0.05)

@@ -68,7 +68,7 @@ def redis(shop: Workshop) -> Iterator[tuple[int, int]]:
         port = free.getsockname()[1]
     work = shop.new(".redis")
     work.mkdir()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", work]
+    command: list[str | Path] = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", work]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
 
     def answers() -> bool:
@@ -145,7 +145,7 @@ def _redis(shop: Workshop) -> Facts:
 def _redis_perf(shop: Workshop) -> tuple[int, int]:
     data = shop.new(".perf.data")
     with redis(shop) as (pid, port):
-        command = ["perf", "record", "-q", "-m", "64M", *PERF_EVENTS, "-o", data, "-p", str(pid)]
+        command: list[str | Path] = ["perf", "record", "-q", "-m", "64M", *PERF_EVENTS, "-o", data, "-p", str(pid)]
         _recorded_load(port, shop, command, lambda: data.exists() and data.stat().st_size > 0)
     told = data.stat().st_size, perf_samples(shop, data)
     discard(data)

@@ -63,6 +63,16 @@ def _record_nothing(shop: Workshop) -> Facts:
     return told
 
 
+def _record_mixed(shop: Workshop, calls: int) -> Facts:
+    """Record one process whose calls are of ten kinds, with arguments and results that differ."""
+    trace = shop.new(".trace")
+    workload: list[str | Path] = ["taskset", "-c", str(shop.loop_cpu), shop.program("mixed_calls"), "1", str(calls // 10)]
+    shop.run([*shop.beside(shop.record(trace)), "--", *workload], stdin=subprocess.DEVNULL)
+    told = facts(trace)
+    discard(trace)
+    return told
+
+
 def watch_memory(shop: Workshop, calls: int) -> tuple[Resident, Resident]:
     """Return the peaks of resident memory while a loop is recorded, and after it while the trace is closed."""
     trace = shop.new(".trace")
@@ -108,9 +118,11 @@ def measure(shop: Workshop) -> Section:
     empty = [shop.quiet.run(lambda: _record_nothing(shop)) for _ in range(1 if shop.quick else EMPTY)]
     runs = [shop.quiet.run(lambda: _record(shop, calls)) for _ in range(repeats)]
     memory = [watch_memory(shop, calls) for _ in range(1 if shop.quick else 2)]
+    mixed = [shop.quiet.run(lambda: _record_mixed(shop, calls)) for _ in range(1 if shop.quick else 2)]
     told = [one for one, _ in runs]
     idle = Figure.of([one.cpu for one in empty]).median
     rates = Figure.of([one.rows / max(one.cpu - idle, 1e-9) for one in told], more_is_better=True)
+    varied = Figure.of([one.rows / max(one.cpu - idle, 1e-9) for one in mixed], more_is_better=True)
     whole = Figure.of([one.rows / one.cpu_whole for one in told], more_is_better=True)
     beyond = Figure.of([float(seen.anonymous + seen.files) for seen, _ in memory])
     closing = Figure.of([float(seen.anonymous + seen.files) for _, seen in memory])
@@ -130,6 +142,13 @@ def measure(shop: Workshop) -> Section:
         Row("rows of `syscalls` less than attempted", pair(Figure.of([float(one.attempted - one.rows) for one in told])), number, at_most(0, "0")),
         Row("calls per second while recorded", pair(speed), number),
         Row("records per CPU second, drain + encoding + sealed parts", pair(rates), number, at_least(5e6, ">= 5,000,000")),
+        Row(
+            "the same, of a loop over ten kinds of call",
+            pair(varied),
+            number,
+            None,
+            f"{mixed[-1].lost} lost, {mixed[-1].bytes_all / mixed[-1].rows:.2f} B each",
+        ),
         Row("records per CPU second, start and closing merge included", pair(whole), number),
         Row("resident beyond the rings while recording", pair(beyond), megabytes, at_most(300e6, "< 300 MB"), rings),
         Row("resident beyond the rings while closing", pair(closing), megabytes, at_most(300e6, "< 300 MB")),
@@ -137,5 +156,6 @@ def measure(shop: Workshop) -> Section:
         Row("bytes per event on disk, all tables", pair(Figure.of([one.bytes_all / one.rows for one in told])), octets),
     ]
     section.raw = {"runs": [{**asdict(one), "loop": asdict(loop)} for one, loop in runs], "empty": [asdict(one) for one in empty]}
+    section.raw["mixed"] = [asdict(one) for one in mixed]
     section.raw["memory"] = [[asdict(one) for one in seen] for seen in memory]
     return section
