@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,6 @@ def record(start: Callable[..., Recorder]) -> Callable[..., Done]:
 
 
 @pytest.fixture
-def diary(tmp_path: Path) -> Diary:
-    """An empty diary."""
-    return Diary(tmp_path / "diary")
+def diary(open_folder: Path) -> Diary:
+    """An empty diary that programs of every user may write."""
+    return Diary(open_folder / f"diary-{uuid.uuid4().hex}")

@@ -45,6 +45,7 @@ class Diary:
         self.path = path
         with open(path, "wb") as file:
             file.truncate((1 + entries) * ENTRY.itemsize)
+        path.chmod(0o666)
         self.env = {"DIARY": str(path)}
 
     @property
