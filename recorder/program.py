@@ -77,6 +77,27 @@ def members(names: Sequence[str]) -> set[tuple[str, str]]:
     return {(match[1] or match[3], match[2] or match[4]) for match in _MEMBER.finditer(text) if "structure" not in match[0]}
 
 
+def needed(names: Sequence[str], machine: str) -> set[tuple[str, str]]:
+    """Return the pairs without which the probes of these tables cannot be compiled for this machine.
+
+    What stands under a condition that only the compiler can judge (the number of a tracepoint's arguments) is left to it.
+    """
+    found: set[tuple[str, str]] = set()
+    for file in _files(names):
+        conditions: list[bool | None] = []
+        for line in _read(file).splitlines():
+            directive, _, condition = line.strip().partition(" ")
+            if directive in ("#if", "#ifdef", "#ifndef"):
+                conditions.append(machine == "aarch64" if directive + condition == "#ifdef__TARGET_ARCH_arm64" else None)
+            elif directive == "#else":
+                conditions[-1] = None if conditions[-1] is None else not conditions[-1]
+            elif directive == "#endif":
+                conditions.pop()
+            elif all(conditions):
+                found |= {(match[1] or match[3], match[2] or match[4]) for match in _MEMBER.finditer(line) if "structure" not in match[0]}
+    return found
+
+
 def _files(names: Sequence[str]) -> list[str]:
     # target.bpf.c comes last: it uses what the others define.
     return ["common.bpf.h", *(f"{table.name}.bpf.c" for table in ring_tables(names)), "target.bpf.c"]
@@ -97,6 +118,9 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
         # The size of a ring of constant stride is known only when it is made.
         declared.append((f"rings_{table.name}", "ARRAY_OF_MAPS", "CPUS") if table.tail else (f"ring_{table.name}", "ARRAY", "0"))
         declared.append((f"counters_{table.name}", "ARRAY", "CPUS"))
+    if missing := sorted(needed(names, platform.machine()) - types.offsets.keys()):
+        lacking = ", ".join(f"{member} in struct {structure}" for structure, member in missing)
+        raise RecordingError(f"this kernel's types do not have what the probes read: {lacking}", "please report it with `uname -r`")
     symbols = {"CPUS": cpus}
     for file in files:
         symbols |= {name: int(value) for name, value in re.findall(r"^#define (\w+) ([0-9]+)$", _read(file), re.MULTILINE)}
