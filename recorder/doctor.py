@@ -24,8 +24,7 @@ from ringtape.recorder.btf import VMLINUX, KernelTypes, read_kernel_types
 from ringtape.recorder.compile import PYTHONS, find_bcc
 from ringtape.recorder.kernel import MAX_RINGS, ring_bytes, slots_of
 from ringtape.recorder.options import possible_cpus
-from ringtape.schemas.errors import PrivilegeError, RecordingError, TraceError
-from ringtape.schemas.manifest import FILE, parse
+from ringtape.schemas.errors import PrivilegeError, RecordingError
 from ringtape.schemas.table import Table, tables
 from ringtape.schemas.units import format_size
 
@@ -311,27 +310,11 @@ def _shares(table: Table) -> tuple[int, int]:
 
 def _journals() -> Iterator[Finding]:
     for path in journal.left_behind():
-        trace = _trace_of(path.name)
-        if trace is not None:
-            said = f"the rings of {trace} are pinned in {path}: it is being recorded, or its recorder was killed"
-            yield Finding("journal", "note", said, f"{_myself()} recover {shlex.quote(str(trace))}")
-        else:
-            said = f"the rings of a recording whose folder is not below this one are pinned in {path}: it goes on, or its recorder was killed"
-            yield Finding("journal", "note", said, f"{_myself()} recover TRACE (to give up what is in them: sudo rm -r {path})")
-
-
-def _trace_of(trace_id: str) -> Path | None:
-    """Return the trace of that id if it lies in the current folder or one below."""
-    for pattern in (FILE, f"*/{FILE}", f"*/*/{FILE}"):
-        for path in sorted(Path().glob(pattern)):
-            try:
-                with path.open("rb") as file:
-                    first = file.readline(1 << 20)
-                if parse(first, str(path)).header.trace_id == trace_id:
-                    return path.parent
-            except (OSError, TraceError):
-                continue
-    return None
+        trace = journal.trace_of(path)
+        name = str(trace) if trace else "a recording"
+        said = f"the rings of {name} are pinned in {path}: it is being recorded, or its recorder was killed"
+        remedy = f"{_myself()} recover {shlex.quote(str(trace)) if trace else 'TRACE'} (to give up what is in them: rm -r {path})"
+        yield Finding("journal", "note", said, remedy)
 
 
 def _read(path: Path) -> str:

@@ -1,8 +1,8 @@
 """The journal: the rings of a recording, pinned in bpffs so that a killed recorder loses nothing.
 
 A journal is the folder ``/sys/fs/bpf/ringtape/<trace id>`` with one pin per ring (``ring_<table>_<index>``), per counter
-map (``counters_<table>``) and for the loss ledger (``losses``). It belongs to the invoking user, so that the recorder
-can remove it after it has given up its privileges.
+map (``counters_<table>``), for the loss ledger (``losses``), and for a map that holds the path of the trace (``trace``).
+It belongs to the invoking user, so that the recorder can remove it after it has given up its privileges.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from ringtape.recorder import bpf
 
 BPFFS = Path("/sys/fs/bpf")
 ROOT = BPFFS / "ringtape"
+TRACE_PIN = "trace"
+PATH_MAX = 4096
 TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -54,6 +56,13 @@ class Journal:
         bpf.pin(descriptor, str(self.path / name))
         os.chown(self.path / name, uid, gid)
 
+    def pin_path(self, trace: Path, uid: int, gid: int) -> None:
+        """Pin the path of the trace, so that a later reader of the journal knows what it belongs to."""
+        where = bpf.create_map("trace", bpf.MapType.ARRAY, 4, PATH_MAX, 1)
+        where.update(bytes(4), os.fsencode(trace)[:PATH_MAX].ljust(PATH_MAX, b"\0"))
+        self.pin(where.fd, TRACE_PIN, uid, gid)
+        where.close()
+
     def remove(self) -> None:
         """Remove the pins and the folder; the kernel frees what nothing else holds."""
         for name in os.listdir(self.descriptor):  # noqa: PTH208 - pathlib knows no descriptors
@@ -81,7 +90,7 @@ class Journal:
 
     def maps(self) -> dict[str, bpf.Map]:
         """Return every pinned map by the name of its pin."""
-        names = os.listdir(self.descriptor)  # noqa: PTH208 - pathlib knows no descriptors
+        names = set(os.listdir(self.descriptor)) - {TRACE_PIN}  # noqa: PTH208 - pathlib knows no descriptors
         return {name: bpf.get_pinned_map(f"/proc/self/fd/{self.descriptor}/{name}") for name in names}
 
 
@@ -103,3 +112,14 @@ def left_behind() -> list[Path]:
         return sorted(path for path in ROOT.iterdir() if TRACE_ID.fullmatch(path.name) and any(path.iterdir()))
     except OSError:
         return []
+
+
+def trace_of(path: Path) -> Path | None:
+    """Return the trace that a journal belongs to; None where this user may not look."""
+    try:
+        where = bpf.get_pinned_map(str(path / TRACE_PIN))
+    except OSError:
+        return None
+    value = where.lookup(bytes(4))
+    where.close()
+    return Path(os.fsdecode(value.rstrip(b"\0"))) if value else None

@@ -136,6 +136,7 @@ class Session:
         try:
             journals.mount()
             journal = Journal.create(self._trace_id, self._user.uid, self._user.gid)
+            journal.pin_path(self._path.absolute(), self._user.uid, self._user.gid)
             kernel.pin(journal, self._user.uid, self._user.gid)
         except OSError as error:
             return None, f"{error.filename or journals.BPFFS}: {error.strerror}"

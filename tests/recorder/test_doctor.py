@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from ringtape.recorder import doctor
-from tests import factory
 from tests.conftest import why_no_bpf
 
 ROOT = Path(__file__).parent.parent.parent
@@ -151,21 +150,13 @@ def test_rings_that_a_killed_recorder_left_are_shown_with_the_command_that_recov
     if reason := why_no_bpf():
         pytest.skip(reason)
     trace_id = "0123456789abcdef0123456789abcdef"
-    factory.make(tmp_path / "cut off.trace", end=None, header={"trace_id": trace_id})
+    trace = tmp_path / "cut off.trace"
     pin = (
-        "from ringtape.recorder import bpf, journal; import os; os.umask(0o77); "
-        f"os.makedirs('/sys/fs/bpf/ringtape/{trace_id}'); "
-        f"bpf.pin(bpf.create_map('x', bpf.MapType.ARRAY, 4, 4, 1).fd, '/sys/fs/bpf/ringtape/{trace_id}/ring_syscalls_0')"
+        f"from pathlib import Path; from ringtape.recorder.journal import Journal; Journal.create('{trace_id}', 0, 0).pin_path(Path('{trace}'), 0, 0)"
     )
     # A bpffs of its own: the journals of this machine's recordings are not in it.
-    script = f'mount -t bpf bpf /sys/fs/bpf; {sys.executable} -c "{pin}"; cd {tmp_path}; {RINGTAPE} doctor --json; cd /; {RINGTAPE} doctor --json'
-    done = private(script)
-    decoder = json.JSONDecoder()
-    here, end = decoder.raw_decode(done.stdout)
-    elsewhere, _ = decoder.raw_decode(done.stdout[end:].lstrip())
-    [note] = [one for one in here["findings"] if one["name"] == "journal"]
+    done = private(f'mount -t bpf bpf /sys/fs/bpf; {sys.executable} -c "{pin}"; cd /; {RINGTAPE} doctor --json')
+    [note] = [one for one in json.loads(done.stdout)["findings"] if one["name"] == "journal"]
     assert note["state"] == "note"
-    assert note["mend"].endswith(" recover 'cut off.trace'")
-    [note] = [one for one in elsewhere["findings"] if one["name"] == "journal"]
     assert f"/sys/fs/bpf/ringtape/{trace_id}" in note["said"]
-    assert "recover TRACE" in note["mend"]
+    assert f" recover '{trace}' " in note["mend"]
