@@ -124,7 +124,7 @@ class TextLines:
         shown, results = texts_of(calls)
         rows = zip(calls.tid, self._clock.texts(calls.ts), shown, results, calls.kind, calls.dur, strict=True)
         return [
-            f"{tid:<6} {time} {call:<39} = {result} <{dur // 1_000_000_000}.{dur // 1000 % 1_000_000:06d}>"
+            f"{tid:<6} {time} {call:<39} = {result} <{dur // 1_000_000_000}.{dur % 1_000_000_000:09d}>"
             if kind == decode.RETURNED
             else f"{tid:<6} {time} {plain(call, result, kind)}{_lasted(kind, dur)}"
             for tid, time, call, result, kind, dur in rows
@@ -137,7 +137,7 @@ class TextLines:
 
 def _lasted(kind: int, dur: int) -> str:
     # A call that does not return has no duration that would mean anything; strace shows none either.
-    return f" <{dur // 1_000_000_000}.{dur // 1000 % 1_000_000:06d}>" if kind == decode.AT_ATTACH else ""
+    return f" <{dur // 1_000_000_000}.{dur % 1_000_000_000:09d}>" if kind == decode.AT_ATTACH else ""
 
 
 class JsonLines:

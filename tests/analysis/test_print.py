@@ -50,18 +50,18 @@ def lines(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[str]:
 
 
 TEXT = [
-    "300    0.000000 read(4, 0x1000, 10 <running at attach>) = 10 <0.005000>",
+    "300    0.000000 read(4, 0x1000, 10 <running at attach>) = 10 <0.005000000>",
     '300    0.000000 +++ running already: "daemon" +++',
-    '100    0.001000 execve("/bin/café", ["tool", "-x"], 0x3) = 0 <0.002000>',
+    '100    0.001000 execve("/bin/café", ["tool", "-x"], 0x3) = 0 <0.002000000>',
     '100    0.002000 +++ executes "/bin/café" ["tool", "-x"] +++',
-    '100    0.004000 openat(AT_FDCWD, "bad\\xff\\x1b", O_RDONLY) = -1 ENOENT (No such file or directory) <0.000001>',
-    "100    0.005000 clone(child_stack=NULL, flags=SIGCHLD)  = 200 <0.020000>",
+    '100    0.004000 openat(AT_FDCWD, "bad\\xff\\x1b", O_RDONLY) = -1 ENOENT (No such file or directory) <0.000001234>',
+    "100    0.005000 clone(child_stack=NULL, flags=SIGCHLD)  = 200 <0.020000000>",
     '200    0.005000 +++ process created by 100: "tool" +++',
     "200    0.006000 clone(...)                              = 0 <child>",
     "300    0.007000 pause( <unfinished ...>",
     "200    0.008000 exit_group(3)                           = ?",
     "200    0.008000 +++ exited with 3 +++",
-    '100    0.009000 open("o", O_RDONLY|0x10)                = 0 <0.000000>',
+    '100    0.009000 open("o", O_RDONLY|0x10)                = 0 <0.000000500>',
 ]
 
 
@@ -180,7 +180,7 @@ def test_the_words_of_a_script_are_not_passed_off_as_those_of_the_call(tmp_path:
         processes=[{"ts": T0 + 5, "kind": 2, "file": b"./run", "argv": b"/bin/sh\0./run\0x\0", "pid": 7, "creator": 7}],
     )
     assert lines(capsys, trace) == [
-        "7      0.000000 execve(NULL, 0x2, NULL)                 = 0 <0.000000>",
+        "7      0.000000 execve(NULL, 0x2, NULL)                 = 0 <0.000000010>",
         '7      0.000000 +++ executes "./run" ["/bin/sh", "./run", "x"] +++',
     ]
 
