@@ -187,16 +187,17 @@ class RecordRing:
 
     @staticmethod
     def _walk(memory: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Follow the lengths one by one: for the rare run that ends in an unfinished record or holds a false cookie."""
+        """Follow the lengths one by one: for the rare run that ends in an unfinished record, or holds a discarded one or a false cookie."""
         lengths = memory.view(np.uint32)
         found: list[int] = []
         position = 0
         while position + _HEADER <= len(memory):
             length = int(lengths[position // 4])
-            if length & int(BUSY | DISCARDED) or length == 0:
+            if length & int(BUSY) or length == 0:
                 break
-            found.append(position)
-            position += _advance(length)
+            if not length & int(DISCARDED):
+                found.append(position)
+            position += _advance(length & ~int(DISCARDED))
         return np.array(found, np.int64)
 
 
