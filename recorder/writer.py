@@ -153,13 +153,16 @@ class TraceWriter:
         folder = self._folders[to.name]
         temporary = f".{name}.partial"
         try:
-            count, low, high, output = self._write_file(folder, temporary, to, rows, rings)
+            # What replaces others is on the disk before a line says so: they may be there for hours, and must not go for nothing.
+            count, low, high, output = self._write_file(folder, temporary, to, rows, rings, durable=bool(replaces))
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=folder)
             raise
-        with self._lock:
-            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        try:
+            if replaces:
+                os.fsync(folder)
             part = Part(
                 table=to.name,
                 file=file,
@@ -173,20 +176,27 @@ class TraceWriter:
                 replaces=[old.file for old in replaces],
                 lost=lost,
             )
+            self._enter(part, replaces)
+        except OSError:
+            os.unlink(name, dir_fd=folder)  # its rows are still where they came from
+            raise
+        return part
+
+    def _enter(self, part: Part, replaces: Sequence[Part]) -> None:
+        with self._lock:
             self._append(part)
-            self.parts[file] = part
+            self.parts[part.file] = part
             for old in replaces:
                 del self.parts[old.file]
             if not replaces:
-                self.rows[to.name] = self.rows.get(to.name, 0) + part.rows
+                self.rows[part.table] = self.rows.get(part.table, 0) + part.rows
             self.written += part.bytes
             self.sealed += 1
-            self._undurable.append(file)
-        return part
+            self._undurable.append(part.file)
 
     @staticmethod
     def _write_file(
-        folder: int, name: str, to: Table, rows: Iterable[pa.Table], rings: Mapping[int, tuple[int, int]]
+        folder: int, name: str, to: Table, rows: Iterable[pa.Table], rings: Mapping[int, tuple[int, int]], durable: bool
     ) -> tuple[int, int, int, _HashedFile]:
         schema = arrow_schema(to)
         if rings:
@@ -204,6 +214,8 @@ class TraceWriter:
                         low = low if count else first
                         count += piece.num_rows
             output.flush()
+            if durable:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         return count, low, high, output
@@ -218,7 +230,8 @@ class TraceWriter:
             self.remove(gone)
 
     def remove(self, parts: Sequence[Part]) -> None:
-        """Delete the files of parts that were replaced."""
+        """Delete the files of parts that were replaced, once the disk holds what says so."""
+        self.make_durable()
         for part in parts:
             folder, _, name = part.file.rpartition("/")
             try:
