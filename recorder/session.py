@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 POLL = 0.01
 """Seconds between two looks at the rings: at 4 million calls a second a hundredth of the default ring comes in."""
+DRAIN_NICE = -20
 GRACE = 1.0
 """Seconds that the command is given to end by itself after Ctrl-C reached it as well."""
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -115,6 +116,9 @@ class Session:
             # numpy and pyarrow come in later: no library that size ever runs with privileges, and the first call is recorded before.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             import_while_readable(self._user, "ringtape.recorder.pump")
+            # The drain sleeps most of the time; when it wakes it must not queue behind the programs that fill the rings.
+            with contextlib.suppress(PermissionError):
+                os.setpriority(os.PRIO_PROCESS, 0, DRAIN_NICE)
             drop(self._user)
             if self._signal:
                 raise KeyboardInterrupt
@@ -183,6 +187,7 @@ class Session:
             wait_status = launcher.status if launcher else None
             end, reason = self._end(launcher)
             detached_at = kernel_stop(kernel)
+            os.setpriority(os.PRIO_PROCESS, 0, max(0, os.getpriority(os.PRIO_PROCESS, 0)))
             self._progress.clear()
             pump.finish(kernel, end, reason, launcher.exit_status() if launcher else None, detached_at, self._options.merge)
         except OSError as error:

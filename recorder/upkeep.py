@@ -33,7 +33,6 @@ class Upkeep:
         self._quiet = quiet
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ringtape-upkeep", daemon=True)
-        self.problem: OSError | None = None
 
     def start(self) -> None:
         """Start the thread."""
@@ -53,7 +52,7 @@ class Upkeep:
                 for table in self._tables:
                     if self._quiet() and (parts := due(self._writer.standing(table.name))):
                         merge_parts(self._writer, table, parts)
-            except OSError as error:
-                # A full disk: the drain will meet it as well and say so; merging is what can be left out.
-                self.problem = error
-                return
+            except OSError:
+                # A full disk: the drain meets it as well and says so, and the end of the recording makes everything durable
+                # or fails. Until then this second's work is put off to the next.
+                continue
