@@ -12,8 +12,8 @@ from tests.bench.traces import Facts, facts
 from tests.bench.workshop import ENVIRONMENT, Loop, Workshop, discard
 
 CALLS = 10_000_000
-REPEATS = 5
-EMPTY = 5
+REPEATS = 3
+EMPTY = 3
 PAUSE = 0.1
 
 

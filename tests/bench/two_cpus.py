@@ -11,7 +11,7 @@ from tests.bench.traces import facts
 from tests.bench.workshop import Loop, Workshop, discard
 
 CALLS = 3_000_000
-ROUNDS = 9
+ROUNDS = 7
 BOUND = 1.15
 
 

@@ -18,9 +18,6 @@ RINGTAPE = (str(Path(sys.executable).with_name("ringtape")),)
 # Everything is root's here: what sudo tells of the invoking user would make the recorder write as that user.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
 
-FIRST = "-20"
-"""Priority of a loop that has a CPU to itself: bystanders on a shared machine must not be timed with it."""
-
 
 @dataclass(frozen=True)
 class Loop:
@@ -99,9 +96,9 @@ class Workshop:
         return done  # type: ignore[no-any-return]
 
     def loop_command(self, calls: int, cpus: Sequence[int] = ()) -> tuple[list[str | Path], Path]:
-        """Return the command of a loop on each of these CPUs, or on the loop's own before all bystanders, and the file that it writes."""
+        """Return the command of a loop on each of these CPUs, and the file that it writes."""
         result = self.new(".loop")
-        return [self.program("null_calls"), result, str(calls), "0" if cpus else FIRST, *map(str, cpus or [self.loop_cpu])], result
+        return [self.program("null_calls"), result, str(calls), *map(str, cpus or [self.loop_cpu])], result
 
     def loop(self, prefix: Sequence[str | Path], calls: int, cpus: Sequence[int] = ()) -> list[Loop]:
         """Run the loop under a tool and return what each loop measured."""

@@ -1,6 +1,6 @@
-/* The cheapest system call in a loop that times itself: null_calls RESULT CALLS NICE CPU [CPU ...]
+/* The cheapest system call in a loop that times itself: null_calls RESULT CALLS CPU [CPU ...]
  *
- * One process per CPU, pinned to it, of the priority NICE; all begin together. A line for each is written to RESULT:
+ * One process per CPU, pinned to it; all begin together. A line for each is written to RESULT:
  * cpu, calls, wall ns, CPU ns of the thread, ns that it was ready to run but did not, involuntary context switches.
  */
 #define _GNU_SOURCE
@@ -59,23 +59,22 @@ static void loop(int result, long calls, int cpu, atomic_int *ready, int all) {
 }
 
 int main(int count, char **words) {
-  if (count < 5) return 2;
+  if (count < 4) return 2;
   int result = open(words[1], O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
   if (result < 0) fail(words[1]);
   long calls = atol(words[2]);
-  if (setpriority(PRIO_PROCESS, 0, atoi(words[3]))) fail("setpriority");
-  int all = count - 4;
+  int all = count - 3;
   atomic_int *ready = mmap(NULL, sizeof *ready, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (ready == MAP_FAILED) fail("mmap");
   for (int i = 1; i < all; i++) {
     pid_t child = fork();
     if (child < 0) fail("fork");
     if (child == 0) {
-      loop(result, calls, atoi(words[4 + i]), ready, all);
+      loop(result, calls, atoi(words[3 + i]), ready, all);
       return 0;
     }
   }
-  loop(result, calls, atoi(words[4]), ready, all);
+  loop(result, calls, atoi(words[3]), ready, all);
   int failed = 0, status;
   while (wait(&status) > 0) failed |= status != 0;
   return failed;
