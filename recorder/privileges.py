@@ -114,7 +114,17 @@ def import_while_readable(user: User, module: str) -> None:
     with acting_as(user):
         readable = all(os.access(path, os.R_OK, effective_ids=True) for path in (__file__, os.__file__))
     if not readable:
+        _renounce()  # first: the module may start threads, which keep what this one has now
         import_module(module)
+
+
+def _renounce() -> None:
+    """Make sure that this thread and those that it starts can never gain privileges, by exec or otherwise."""
+    for capability in range(64):
+        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            break  # EINVAL: beyond the last capability; EPERM: we had none to begin with
+    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def drop(user: User) -> None:
@@ -125,15 +135,11 @@ def drop(user: User) -> None:
     RecordingError
         If a capability remains: the recorder then does not go on.
     """
-    for capability in range(64):
-        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
-            break  # EINVAL: beyond the last capability; EPERM: we had none to begin with
+    _renounce()
     if os.geteuid() == 0 and user.uid != 0:
         os.setgroups(user.groups)
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
-    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), 8)
     nothing = ctypes.create_string_buffer(24)
     _libc.syscall(_CAPSET[os.uname().machine], header, nothing)
