@@ -90,20 +90,23 @@ def _settle_orphans(trace: TraceFolder, writer: TraceWriter, folder: int, journa
     adopted = 0
     named = {part.file for part in writer.parts.values()}
     for name in trace.header.tables:
+        sealed = dict(trace.manifest.sealed_rings.get(name, {}))
         with contextlib.suppress(FileNotFoundError):
-            for file in sorted(path.name for path in Path(f"/proc/self/fd/{folder}/{name}").iterdir()):
+            # In the order in which they were numbered, with seven digits after six: each may continue the one before.
+            for file in sorted((path.name for path in Path(f"/proc/self/fd/{folder}/{name}").iterdir()), key=lambda file: (len(file), file)):
                 relative = f"{name}/{file}"
                 if relative in named:
                     continue
                 if file.endswith(".partial") or PART_NAME.fullmatch(relative):
                     if not journal and not file.endswith(".partial") and relative not in trace.manifest.replaced:
-                        adopted += _adopt(trace, writer, relative)
-                    if relative not in writer.parts:
-                        os.unlink(f"{name}/{file}", dir_fd=folder)
+                        adopted += _adopt(trace, writer, relative, sealed)
+                        writer.make_durable()
+                    os.unlink(f"{name}/{file}", dir_fd=folder)
     return adopted
 
 
-def _adopt(trace: TraceFolder, writer: TraceWriter, file: str) -> int:
+def _adopt(trace: TraceFolder, writer: TraceWriter, file: str, sealed: dict[int, int]) -> int:
+    """Seal the rows of a part without a line again if they begin where the rings were sealed to; the old file is left to the caller."""
     name = file.partition("/")[0]
     path = trace.path / file
     try:
@@ -113,14 +116,14 @@ def _adopt(trace: TraceFolder, writer: TraceWriter, file: str) -> int:
             check_schema(parquet.schema_arrow, table(name), trace.header.tables[name], path)
             positions = (parquet.schema_arrow.metadata or {}).get(POSITIONS, b"").decode()
             spans = {int(ring): (int(low), int(high)) for ring, low, high in re.findall(r"(\d+):(\d+)-(\d+)", positions)}
-            sealed = trace.manifest.sealed_rings.get(name, {})
             if not spans or any(low != sealed.get(ring, 0) for ring, (low, _) in spans.items()):
                 return 0
-            rows = parquet.read()
+            groups = [parquet.read_row_group(number).replace_schema_metadata(None) for number in range(parquet.num_row_groups)]
     except (OSError, ValueError, TraceError):
         return 0  # cut off by the power failure, as the caller reports by what is missing
-    writer.seal(table(name), [rows.replace_schema_metadata(None)], spans, 0)
-    return int(rows.num_rows)
+    part = writer.seal(table(name), groups, spans, 0)
+    sealed.update({ring: high for ring, (_, high) in spans.items()})
+    return part.rows
 
 
 def _pump(trace: TraceFolder, writer: TraceWriter, maps: dict[str, bpf.Map]) -> Pump:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ringtape.schemas import manifest as manifests
 from ringtape.schemas.arrow import ROW_GROUP, arrow_schema, write_options
-from ringtape.schemas.folder import part_file
+from ringtape.schemas.folder import PART_NAME, part_file
 from ringtape.schemas.manifest import Clock, Footer, Header, Line, Manifest, Part
 from ringtape.schemas.table import Table, table
 
@@ -112,6 +112,11 @@ class TraceWriter:
             numbers[name] = max(numbers.get(name, 0), int(number) + 1)
         writer = cls(path, descriptor, manifest, parsed.checksum, numbers)
         writer._make_table_folders(parsed.header.tables)
+        for name, folder in writer._folders.items():
+            # Parts without a line as well: what they hold may be the only copy.
+            there = os.listdir(folder)  # noqa: PTH208 - pathlib knows no descriptors
+            found = [int(file.removesuffix(".parquet")) for file in there if PART_NAME.fullmatch(f"{name}/{file}")]
+            numbers[name] = max(numbers.get(name, 0), max(found, default=-1) + 1)
         for part in standing:
             writer.parts[part.file] = part
             writer.rows[part.table] = writer.rows.get(part.table, 0) + part.rows
