@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Record and return the command's exit status."""
+    _occupy_standard_streams()
     from ringtape.recorder.launcher import exit_as
     from ringtape.recorder.options import Options, Target, check_cgroup, check_comms, check_pids, check_uids, choose_calls, choose_tables
     from ringtape.recorder.session import Session, default_output, parse_ring_sizes
@@ -86,6 +87,22 @@ def run(args: argparse.Namespace) -> int:
     if outcome.wait_status is not None:
         return exit_as(outcome.wait_status)
     return 128 + outcome.signal if outcome.signal and target.command else 0
+
+
+def _occupy_standard_streams() -> None:
+    """Stand in for standard streams that the caller has closed, or a file of ours would take their numbers and be written to.
+
+    They close on exec: the command finds them closed, as it would without us.
+    """
+    import os
+
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _summarise(outcome: object) -> None:

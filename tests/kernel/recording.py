@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -161,7 +162,9 @@ class Recorder:
     def __init__(self, path: Path, arguments: Sequence[str | bytes | Path], env: Mapping[str, str] | None = None, **options: Any) -> None:
         self.path = path
         full = [*RINGTAPE, "record", "-o", path, *(() if "--ring-size" in arguments else SMALL_RINGS), *arguments]
-        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True, **options}
+        # Files, not pipes: a command that outlives the recorder would keep a pipe open.
+        self._said = {name: tempfile.TemporaryFile() for name in ("stdout", "stderr")}  # noqa: SIM115
+        options = {"stdin": subprocess.DEVNULL, **self._said, "start_new_session": True, **options}
         self.process = subprocess.Popen(full, env={**ENVIRONMENT, **(env or {})}, **options)
 
     def __enter__(self) -> Self:
@@ -172,6 +175,12 @@ class Recorder:
             self.process.kill()
         with self.process:
             pass
+        for file in self._said.values():
+            file.close()
+
+    def said(self, stream: str) -> bytes:
+        """Return what has been written to a standard stream so far."""
+        return os.pread(self._said[stream].fileno(), 1 << 24, 0)
 
     @property
     def pid(self) -> int:
@@ -190,15 +199,15 @@ class Recorder:
 
         def begun() -> bool:
             if self.process.poll() is not None:
-                raise AssertionError(f"the recorder ended with {self.process.returncode}: {self.process.communicate()[1]!r}")
+                raise AssertionError(f"the recorder ended with {self.process.returncode}: {self.said('stderr')!r}")
             return bool(self.manifest())
 
         wait_for(begun, "the recording begins")
         return self
 
     def wait(self) -> Done:
-        stdout, stderr = self.process.communicate(timeout=2 * PATIENCE)
-        return Done(self.process.returncode, stdout or b"", (stderr or b"").decode("utf-8", "backslashreplace"), self.path)
+        status = self.process.wait(timeout=2 * PATIENCE)
+        return Done(status, self.said("stdout"), self.said("stderr").decode("utf-8", "backslashreplace"), self.path)
 
     def stop(self, number: int = signal.SIGINT) -> Done:
         self.process.send_signal(number)
