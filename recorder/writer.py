@@ -250,6 +250,14 @@ class TraceWriter:
             files, self._undurable = self._undurable, []
         if not files:
             return
+        try:
+            self._sync(files)
+        except OSError:
+            with self._lock:
+                self._undurable[:0] = files  # the next call tries again
+            raise
+
+    def _sync(self, files: Sequence[str]) -> None:
         for file in files:
             folder, _, name = file.rpartition("/")
             try:
