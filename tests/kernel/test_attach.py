@@ -9,7 +9,7 @@ import pytest
 
 from ringtape.recorder.options import cgroup_root
 from tests.kernel.diary import AT_ATTACH, CHILD, UNFINISHED, Diary, as_recorded, as_written
-from tests.kernel.recording import in_call, ringtape, wait_for
+from tests.kernel.recording import RINGTAPE, in_call, ringtape, wait_for
 
 READ, WRITE, PAUSE, GETPPID, EXIT_GROUP = 0, 1, 34, 110, 231
 COUNT = 50
@@ -226,17 +226,11 @@ def test_two_recorders_of_one_process_both_have_everything(start, run):
 
 
 def test_a_recorder_can_be_recorded(record, tmp_path):
-    done = record("--", *ringtape_words(), "record", "-o", tmp_path / "inner.trace", "--ring-size", "1M", "--", "sh", "-c", "exit 8")
+    done = record("--", *RINGTAPE, "record", "-o", tmp_path / "inner.trace", "--ring-size", "1M", "--", "sh", "-c", "exit 8")
     assert done.status == 8
     done.trace.check()
     shown = ringtape("info", tmp_path / "inner.trace")
     assert shown.status == 0
-
-
-def ringtape_words():
-    from tests.kernel.recording import RINGTAPE
-
-    return RINGTAPE
 
 
 def test_only_the_named_calls(record, programs, diary):

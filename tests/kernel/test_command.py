@@ -13,7 +13,7 @@ import pytest
 
 from ringtape.recorder.privileges import capabilities
 from tests.kernel.load import Load
-from tests.kernel.recording import ENVIRONMENT, check_quiet
+from tests.kernel.recording import ENVIRONMENT, RINGTAPE, check_quiet
 
 NOBODY = 65534
 SUDO = {"SUDO_UID": str(NOBODY), "SUDO_GID": str(NOBODY), "SUDO_USER": "nobody", "SUDO_COMMAND": "ringtape"}
@@ -55,8 +55,6 @@ def surroundings(words, **options):
 
 
 def test_it_finds_what_it_would_find_without_us(programs, tmp_path):
-    from tests.kernel.recording import RINGTAPE
-
     command = [str(programs("surroundings")), "a word", "", "*"]
     environment = {**ENVIRONMENT, "ODD": "\udcff\n\x1b[31m", "EMPTY": ""}
     options = {"env": environment, "cwd": "/usr/lib"}

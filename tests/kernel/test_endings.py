@@ -1,11 +1,12 @@
 """However a recording is ended, it ends cleanly: a footer, the right status, no traceback, a command that goes on."""
 
+import contextlib
 import os
 import pty
 import select
 import signal
-import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -112,7 +113,8 @@ def test_a_signal_during_the_start_ends_it_with_nothing_left_or_with_a_complete_
             trace = done.trace
             assert trace.footer.end in ("complete", "interrupted")
             trace.check_no_pins()
-        subprocess.run(["pkill", "-KILL", "-s", str(recorder.pid)], check=False)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(recorder.pid, signal.SIGKILL)
 
 
 def test_ctrl_c_reaches_the_command_and_the_trace_is_complete(load, tmp_path):
@@ -133,9 +135,8 @@ def test_ctrl_c_with_a_command_that_takes_no_notice_ends_the_recording_alone(tmp
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     terminal = Terminal(tmp_path / "x.trace", "--", "sh", "-c", f"trap '' INT; read line <{gate}").wait_until_recording()
-    (child,) = wait_for(lambda: open(f"/proc/{terminal.pid}/task/{terminal.pid}/children").read().split(), "the command runs")  # noqa: SIM115
-    wait_for(lambda: open(f"/proc/{child}/comm").read() == "sh\n", "the shell runs")  # noqa: SIM115
-    wait_for(lambda: open(f"/proc/{child}/wchan").read() != "0" and _ignores(child, signal.SIGINT), "the shell has set its trap")  # noqa: SIM115
+    (child,) = wait_for(lambda: Path(f"/proc/{terminal.pid}/task/{terminal.pid}/children").read_text().split(), "the command runs")
+    wait_for(lambda: Path(f"/proc/{child}/comm").read_text() == "sh\n" and _ignores(child, signal.SIGINT), "the shell has set its trap")
     terminal.type(CTRL_C)
     assert terminal.wait() in (-signal.SIGINT, 130)
     trace = Trace(tmp_path / "x.trace")
@@ -146,7 +147,7 @@ def test_ctrl_c_with_a_command_that_takes_no_notice_ends_the_recording_alone(tmp
 
 
 def _ignores(pid, number):
-    status = open(f"/proc/{pid}/status").read()  # noqa: SIM115
+    status = Path(f"/proc/{pid}/status").read_text()
     mask = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigIgn:"))
     return bool(mask >> number - 1 & 1)
 

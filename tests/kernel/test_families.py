@@ -6,6 +6,7 @@ import pytest
 
 from ringtape.schemas.tables.processes import TABLE
 from tests.kernel.diary import CHILD, check_same
+from tests.kernel.recording import wait_for
 
 KINDS = {name: number for number, name in next(column.values for column in TABLE.columns if column.name == "kind").items()}
 CLONE, FORK, VFORK, EXECVE, GETPPID = 56, 57, 58, 59, 110
@@ -91,6 +92,4 @@ def test_no_wait_ends_with_the_command_and_leaves_the_daemon_alone(record, open_
     done.trace.check()
     assert not marker.exists()
     subprocess.run(["touch", f"{marker}.go"], check=True)
-    from tests.kernel.recording import wait_for
-
     wait_for(marker.exists, "the daemon goes on unrecorded")
