@@ -45,7 +45,7 @@ class Counters:
     @property
     def trouble(self) -> int:
         """A number that grows whenever the ledger has something new."""
-        return int(self.cells["lost"].sum() + self.cells["no_storage"].sum())
+        return int(self.cells["lost"].sum() + self.cells["noted"].sum())
 
     def attempted(self) -> dict[str, int]:
         """Return the records attempted on each CPU that attempted any."""

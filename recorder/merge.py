@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
@@ -79,56 +80,56 @@ def _sorted_pieces(writer: TraceWriter, table: Table, parts: Sequence[Part]) -> 
     The cuts are the ends of the parts, thinned out; for each stretch between two cuts the row groups that reach into it
     are read. Long calls lie in row groups of their own (drain.pieces), so they do not make whole parts be read again.
     """
-    sources = [_Source(writer, part) for part in parts]
-    try:
-        cuts = _cuts(sources)
-        with ThreadPoolExecutor(2) as pool:
-            # One stretch ahead: reading and sorting the next goes on while this one is written. Arrow works without the GIL.
-            pending = None
-            for low, high in pairwise(cuts):
-                following = pool.submit(_stretch, sources, table, low, high)
-                if pending is not None and (piece := pending.result()).num_rows:
-                    yield piece
-                pending = following
+    sources = [_Source(writer, part) for part in parts if part.rows]
+    # One stretch ahead: reading and sorting the next goes on while this one is written. One thread reads, as a ParquetFile
+    # bears no two; Arrow works without the interpreter's lock.
+    with ThreadPoolExecutor(1) as reader:
+        pending = None
+        for low, high in pairwise(_cuts(sources)):
+            following = reader.submit(_stretch, sources, table, low, high)
             if pending is not None and (piece := pending.result()).num_rows:
                 yield piece
-    finally:
-        for source in sources:
-            source.close()
+            pending = following
+        if pending is not None and (piece := pending.result()).num_rows:
+            yield piece
 
 
 class _Source:
-    """A part being merged: its file, and the times that each of its row groups spans."""
+    """A part being merged, and the times that each of its row groups spans. It is open only while it is read: parts may be many."""
 
     def __init__(self, writer: TraceWriter, part: Part) -> None:
-        self.part = part
-        self._file = open(writer.open_part(part), "rb")  # noqa: SIM115
-        self._parquet = pq.ParquetFile(self._file, page_checksum_verification=True)
+        self._writer = writer
+        self._part = part
         self.spans: list[tuple[int, int, int]] = []
-        for group in range(self._parquet.num_row_groups):
-            ts = self._parquet.read_row_group(group, columns=["ts"]).column("ts")
-            self.spans.append((ts[0].as_py(), ts[-1].as_py(), len(ts)))
+        with self._open() as parquet:
+            for group in range(parquet.num_row_groups):
+                ts = parquet.read_row_group(group, columns=["ts"]).column("ts")
+                self.spans.append((ts[0].as_py(), ts[-1].as_py(), len(ts)))
+
+    @contextmanager
+    def _open(self) -> Iterator[pq.ParquetFile]:
+        with open(self._writer.open_part(self._part), "rb") as file, pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+            yield parquet
 
     def read(self, low: int, high: int) -> list[pa.Table]:
         """Return the rows with low <= ts < high."""
+        groups = [group for group, (first, last, _) in enumerate(self.spans) if first < high and last >= low]
+        if not groups:
+            return []
         found = []
-        for group, (first, last, _) in enumerate(self.spans):
-            if first < high and last >= low:
-                rows = self._parquet.read_row_group(group, use_threads=False)
-                ts = rows.column("ts").to_numpy()
-                begin, end = np.searchsorted(ts, [low, high])
+        with self._open() as parquet:
+            for group in groups:
+                rows = parquet.read_row_group(group, use_threads=False)
+                begin, end = np.searchsorted(rows.column("ts").to_numpy(), [low, high])
                 found.append(rows.slice(begin, end - begin))
         return found
-
-    def close(self) -> None:
-        """Close the file."""
-        self._parquet.close()
-        self._file.close()
 
 
 def _cuts(sources: Sequence[_Source]) -> list[int]:
     """Return times between which about ``STRETCH`` rows lie."""
     spans = sorted((last, count) for source in sources for _, last, count in source.spans)
+    if not spans:
+        return []
     low = min(first for source in sources for first, _, _ in source.spans)
     cuts, gathered = [low], 0
     for last, count in spans:

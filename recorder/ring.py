@@ -25,7 +25,7 @@ _MEMBARRIER_GLOBAL = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 COUNTERS = np.dtype(
-    [("attempted", "<u8"), ("lost", "<u8"), ("filtered", "<u8"), ("no_storage", "<u8"), ("head", "<u8"), ("tail", "<u8"), ("reserved", "<u8", 2)]
+    [("attempted", "<u8"), ("lost", "<u8"), ("filtered", "<u8"), ("noted", "<u8"), ("head", "<u8"), ("tail", "<u8"), ("reserved", "<u8", 2)]
 )
 """struct counters (probes/common.bpf.h), one element per CPU."""
 

@@ -76,7 +76,7 @@ struct counters {
   u64 attempted;
   u64 lost;
   u64 filtered;
-  u64 no_storage;
+  u64 noted; /* entries of the ledger that are no lost record of this table */
   u64 head; /* slots filled, for tables of constant stride; written here */
   u64 tail; /* slots given back; written by user space */
   u64 reserved[2];

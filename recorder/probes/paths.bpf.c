@@ -84,6 +84,10 @@ INLINE void strings_at_exit(u64 task, struct task_state *state, u32 strings, s64
     int out = (string >> 3 & 3) == STRING_SOCKADDR_OUT;
     if (!string || (out ? ret < 0 : !(state->unread & 1 << i) && !CONFIG->min_duration)) continue;
     /* A pointer that the call itself found bad is no loss. */
-    if (!emit_string(task, state, string) && ret != -EFAULT) lose(TABLE_paths, CAUSE_UNREADABLE, state->abi, state->nr, 0, now_ns());
+    if (emit_string(task, state, string) || ret == -EFAULT) continue;
+    u32 cpu = this_cpu();
+    struct counters *counters = map_lookup(MAP_counters_paths, &cpu);
+    if (counters) counters->noted++;
+    lose(TABLE_paths, CAUSE_UNREADABLE, state->abi, state->nr, 0, now_ns());
   }
 }

@@ -140,7 +140,7 @@ PROBE(sys_enter) {
     state = task_storage(MAP_state, task, 0, CREATE);
     if (!state) {
       struct counters *counters = syscalls_counters(this_cpu());
-      if (counters) counters->no_storage++;
+      if (counters) counters->noted++;
       lose(TABLE_syscalls, CAUSE_NO_STORAGE, ABI_NATIVE, nr, 0, now_ns());
       return 0;
     }

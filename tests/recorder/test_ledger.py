@@ -31,8 +31,7 @@ class Kernel:
     def lose(self, time, nr=0, cpu=0, duration=0, number=SYSCALLS, cause=FULL, abi=1):
         """Do what lose() of common.bpf.h does behind the probe's own count."""
         name = list(tables())[number]
-        if cause != UNREADABLE:
-            self.cells[name]["lost" if cause == FULL else "no_storage"][cpu] += 1
+        self.cells[name]["lost" if cause == FULL else "noted"][cpu] += 1
         key = struct.pack("=iBBBB", nr, number, cause, abi, max(duration.bit_length() - 1, 0))
         if key not in self.hash and len(self.hash) >= self.room:
             return
@@ -158,7 +157,6 @@ def test_a_table_number_that_is_not_declared_is_an_error():
         ledger.rows(2)
 
 
-@pytest.mark.xfail(reason="no counter of the probes moves for these, and only a moving counter makes the ledger be read")
 def test_strings_that_could_not_be_read_are_told_even_where_nothing_else_was_lost():
     kernel = Kernel()
     ledger = kernel.ledger()
