@@ -206,11 +206,13 @@ def _sequences(folder: TraceFolder, whole: set[str], readings: dict[str, dict[st
             for cpu, found in readings[part.file]["runs"].items():
                 runs[int(cpu)].append(np.array(found, np.int64).reshape(-1, 2))
         footer = folder.footer
-        attempted = {int(cpu): count for cpu, count in footer.attempted.get(name, {}).items()} if footer is not None else {}
+        # Of a recorder that was killed and whose rings are gone nobody knows how many records it attempted.
+        counted = footer is not None and (name in footer.attempted or footer.end != "recovered")
+        attempted = {int(cpu): count for cpu, count in footer.attempted.get(name, {}).items()} if footer is not None and counted else {}
         for cpu in sorted({*runs, *attempted, *(cpu for table, cpu in ledger if table == name)}):
             numbers = np.concatenate(runs[cpu]) if runs[cpu] else np.empty((0, 2), np.int64)
             lost = ledger[name, cpu] if known else None
-            yield from _cpu(name, cpu, numbers, attempted.get(cpu, 0) if footer is not None else None, lost)
+            yield from _cpu(name, cpu, numbers, attempted.get(cpu, 0) if counted else None, lost)
         if footer is not None and known:
             total = sum(count for (table, _), count in ledger.items() if table == name)
             if total != footer.lost.get(name, 0):

@@ -27,6 +27,10 @@ PYTHONS = ("/usr/bin/python3", "/bin/python3")
 """The distribution's own interpreter; any other may not see its packages."""
 
 
+ENTRY = {"text", "bcc", "functions", "offsets", "tracepoints", "iterator"}
+"""Keys of an entry of the cache."""
+
+
 @dataclass(frozen=True)
 class Bytecode:
     """Programs ready to be loaded into this kernel.
@@ -142,7 +146,7 @@ def _from_cache(key: str) -> dict[str, Any] | None:
     try:
         if _safe(path.parent, stat.S_IFDIR) and _safe(path, stat.S_IFREG):
             content = json.loads(path.read_text())
-            return content if isinstance(content, dict) else None
+            return content if isinstance(content, dict) and content.keys() == ENTRY else None
     except (OSError, ValueError):
         return None
     return None

@@ -204,7 +204,7 @@ def check_uids(users: Sequence[str]) -> tuple[int, ...]:
     uids = []
     for user in users:
         try:
-            uid = int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
+            uid = int(user) if user.isascii() and user.isdecimal() else pwd.getpwnam(user).pw_uid
         except KeyError:
             raise UsageError(f"no user {user!r}", "name a user or a number") from None
         if uid >= 1 << 32:

@@ -33,7 +33,7 @@ class User:
     def invoking(cls) -> User:
         """Find out who asked; SUDO_UID counts only for root, to whom alone sudo gives it."""
         name = os.environ.get("SUDO_UID", "")
-        if os.geteuid() == 0 and name.isdigit() and int(name) != 0:
+        if os.geteuid() == 0 and name.isascii() and name.isdecimal() and int(name) != 0:
             uid = int(name)
             try:
                 entry = pwd.getpwuid(uid)

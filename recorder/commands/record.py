@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     pids = [item for value in args.pid for item in value.split(",")]
     for pid in pids:
-        if not pid.isdigit():
+        if not (pid.isascii() and pid.isdecimal()):
             raise UsageError(f"{pid!r} is no process number", "`ps -e` lists the processes")
     target = Target(
         command=tuple(args.command),
@@ -67,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
     )
     chosen = choose_tables(args.tables)
     names = [name for value in args.syscall for name in value.split(",") if name]
+    if args.syscall and not names:
+        raise UsageError("--syscall names no system call", "name some, such as read,write; without --syscall all are recorded")
     if args.syscall and "syscalls" not in chosen:
         raise UsageError("--syscall without the table syscalls", "add syscalls to --tables")
     options = Options(

@@ -99,7 +99,6 @@ def test_a_killed_recording_whose_rings_are_gone_is_completed_with_every_sealed_
     assert "rows that had not reached the disk" not in footer.reason
 
 
-@pytest.mark.xfail(reason="verification takes a table that the footer's attempted does not name for one with no attempts")
 def test_verification_has_nothing_to_say_against_a_trace_whose_counters_are_gone_with_its_rings(trace):
     recovered(trace)
     assert verify(trace).problems == []
