@@ -54,7 +54,10 @@ def describe() -> dict[str, str]:
         if (state := _read(str(path))) not in ("Not affected", "not told"):
             told[f"mitigation: {path.name}"] = state
     bcc = find_bcc()
-    commit = _first_line("git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "log", "-1", "--format=%h of %cs")
+    git = ("git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT))
+    commit = _first_line(*git, "log", "-1", "--format=%h of %cs")
+    if _first_line(*git, "status", "--porcelain", "--", "recorder", "schemas", "analysis", "src") not in ("not told", "absent"):
+        commit += ", with changes that are not committed"
     told |= {
         "ringtape": f"{VERSION}, commit {commit}",
         "Python": f"{platform.python_version()}; "
