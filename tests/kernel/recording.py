@@ -28,7 +28,6 @@ CODE = "import sys; from ringtape.cli import main; sys.exit(main())"
 SCRIPT = Path(sys.executable).with_name("ringtape")
 RINGTAPE: tuple[str, ...] = (str(SCRIPT),) if SCRIPT.exists() else (sys.executable, "-c", CODE)
 ENVIRONMENT = {**{k: v for k, v in os.environ.items() if not k.startswith("SUDO_")}, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-JOURNALS = Path("/sys/fs/bpf/ringtape")
 PATIENCE = 60.0
 """Seconds after which a condition that has not come true is a failure."""
 SMALL_RINGS = ("--ring-size", "16M")
@@ -159,9 +158,11 @@ class Done(NamedTuple):
 class Recorder:
     """A recorder that runs."""
 
-    def __init__(self, path: Path, arguments: Sequence[str | bytes | Path], env: Mapping[str, str] | None = None, **options: Any) -> None:
+    def __init__(
+        self, path: Path, arguments: Sequence[str | bytes | Path], env: Mapping[str, str] | None = None, prefix: Sequence[str] = (), **options: Any
+    ) -> None:
         self.path = path
-        full = [*RINGTAPE, "record", "-o", path, *(() if "--ring-size" in arguments else SMALL_RINGS), *arguments]
+        full = [*prefix, *RINGTAPE, "record", "-o", path, *(() if "--ring-size" in arguments else SMALL_RINGS), *arguments]
         # Files, not pipes: a command that outlives the recorder would keep a pipe open.
         self._said = {name: tempfile.TemporaryFile() for name in ("stdout", "stderr")}  # noqa: SIM115
         options = {"stdin": subprocess.DEVNULL, **self._said, "start_new_session": True, **options}

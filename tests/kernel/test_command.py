@@ -13,7 +13,7 @@ import pytest
 
 from ringtape.recorder.privileges import capabilities
 from tests.kernel.load import Load
-from tests.kernel.recording import ENVIRONMENT, RINGTAPE, check_quiet
+from tests.kernel.recording import ENVIRONMENT, RINGTAPE, check_quiet, wait_for
 
 NOBODY = 65534
 SUDO = {"SUDO_UID": str(NOBODY), "SUDO_GID": str(NOBODY), "SUDO_USER": "nobody", "SUDO_COMMAND": "ringtape"}
@@ -93,7 +93,9 @@ def test_the_recorder_has_no_capability_left_in_any_thread(start, programs, tmp_
         with Load(programs("load"), nobodys / f"{uid}.control", pause=3000) as load:
             recorder = start("--", *load.words, path=path, env=env).wait_until_recording()
             load.wait_until_running()
-            for task in Path(f"/proc/{recorder.pid}/task").iterdir():
+            tasks = Path(f"/proc/{recorder.pid}/task")
+            wait_for(lambda tasks=tasks: len(list(tasks.iterdir())) > 1, "the thread of the upkeep runs")
+            for task in tasks.iterdir():
                 fields = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
                 for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
                     assert int(fields[name], 16) == 0, (task, name)
@@ -101,7 +103,6 @@ def test_the_recorder_has_no_capability_left_in_any_thread(start, programs, tmp_
                 assert fields["Uid"].split() == [str(uid)] * 4
                 assert fields["Gid"].split() == [str(uid)] * 4
             assert not any(capabilities(recorder.pid).values())
-            assert len(list(Path(f"/proc/{recorder.pid}/task").iterdir())) > 1, "the thread of the upkeep runs"
             load.stop()
         assert recorder.wait().status == 42
 

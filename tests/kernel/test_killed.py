@@ -2,14 +2,16 @@
 
 import random
 import shutil
+import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.kernel.load import Load, check_numbered
-from tests.kernel.recording import JOURNALS, Trace, check_one_error, check_quiet, ringtape, wait_for
+from tests.kernel.recording import Trace, check_one_error, check_quiet, ringtape, wait_for
 
 RINGS = ("--ring-size", "syscalls=64M,paths=8M,processes=8M")
 PAUSE = 300
@@ -19,9 +21,9 @@ A killed process detaches its probes last of all; on two busy CPUs that was seen
 """
 
 
-def recovered(path: Path) -> Trace:
+def recovered(path: Path, prefix: Sequence[str] = ()) -> Trace:
     """Recover a trace and check everything that must hold for it."""
-    done = ringtape("recover", path)
+    done = ringtape("recover", path, prefix=prefix)
     check_quiet(done)
     assert done.status == 0, done.stderr
     trace = Trace(path)
@@ -126,25 +128,36 @@ def test_a_kill_with_overfull_rings_keeps_the_books_balanced(start, programs, tm
         assert trace.footer.lost["syscalls"] > 0
 
 
-def test_kills_during_the_start_leave_nothing_running_and_nothing_that_cannot_be_recovered(start, programs, tmp_path):
+@pytest.fixture
+def own_bpffs():
+    """A mount namespace with a bpffs of its own: where it is seen from here, and the words that run a program in it."""
+    words = ["unshare", "-m", "--propagation", "private", "sh", "-c", "mount -t bpf none /sys/fs/bpf && echo && exec cat"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        if not holder.stdout.read(1):
+            pytest.skip("only root can have mounts of its own")
+        yield Path(f"/proc/{holder.pid}/root/sys/fs/bpf/ringtape"), ("nsenter", "-m", "-t", str(holder.pid))
+        holder.stdin.close()
+
+
+def test_kills_during_the_start_leave_nothing_running_and_nothing_that_cannot_be_recovered(start, programs, tmp_path, own_bpffs):
+    journals, prefix = own_bpffs
     chance = random.Random(3)
     for number in range(12):
         with Load(programs("load"), tmp_path / f"{number}.control", pause=PAUSE) as load:
-            before = set(JOURNALS.glob("*"))
-            recorder = start(*RINGS, "--", *load.words, path=tmp_path / f"{number}.trace")
+            recorder = start(*RINGS, "--", *load.words, path=tmp_path / f"{number}.trace", prefix=prefix)
             time.sleep(chance.uniform(0.05, 0.45))
             killed_at = kill(recorder)
             load.stop()
             if load.pid:
                 wait_for(lambda load=load: load.finished, "the load ends")
         if recorder.manifest():
-            check_gapless(recovered(recorder.path), killed_at)
+            check_gapless(recovered(recorder.path, prefix), killed_at)
             continue
         assert not load.pid, "the command ran before there was a trace that could be recovered"
-        for path in set(JOURNALS.glob("*")) - before:
+        for path in journals.glob("*"):
             # Killed between pinning and the header: nothing was recorded yet, but the rings hold memory.
             if any(path.iterdir()):
-                assert str(path) in ringtape("doctor").stdout.decode(), "doctor names the rings that no trace names"
+                assert path.name in ringtape("doctor", prefix=prefix).stdout.decode(), "doctor names the rings that no trace names"
                 shutil.rmtree(path)
 
 
