@@ -151,6 +151,11 @@ class Pump:
         """Leave the trace unfinished, for `recover`."""
         self._upkeep.stop()
 
+    def discard(self) -> None:
+        """End a recording that did not begin."""
+        self._upkeep.stop()
+        self.close()
+
     def close(self) -> None:
         """Give up the trace folder."""
         self.writer.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import struct
 import sys
@@ -25,6 +26,7 @@ from ringtape.recorder.launcher import Launcher
 from ringtape.recorder.options import Options
 from ringtape.recorder.privileges import User, acting_as, drop, import_while_readable
 from ringtape.recorder.progress import Progress
+from ringtape.schemas import manifest as manifests
 from ringtape.schemas.abi.syscalls import native_abi
 from ringtape.schemas.errors import RecordingError
 from ringtape.schemas.manifest import Clock, Header
@@ -113,24 +115,43 @@ class Session:
                     kernel.prepare_iterator(name)
             if launcher:
                 kernel.arm(launcher.pid)
-            # numpy and pyarrow come in later: no library that size ever runs with privileges, and the first call is recorded before.
+            # numpy and pyarrow come in after the privileges are given up: no library that size ever runs with them.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             import_while_readable(self._user, "ringtape.recorder.pump")
             # The drain sleeps most of the time; when it wakes it must not queue behind the programs that fill the rings.
             with contextlib.suppress(PermissionError):
                 os.setpriority(os.PRIO_PROCESS, 0, DRAIN_NICE)
             drop(self._user)
-            if self._signal:
-                raise KeyboardInterrupt
-            attached_at = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            # All of this before the command runs: the drain is there for its first call, however busy the machine is, and a
+            # recorder that is killed from here on leaves a trace that names its rings.
+            header = self._header(kernel, journal, reason, time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+            pump = self._start(folder, kernel, header, existing)
+            undo.callback(pump.discard)
             if launcher:
+                if self._signal:
+                    raise KeyboardInterrupt
                 launcher.release()
             undo.pop_all()
-        header = self._header(kernel, journal, reason, attached_at)
-        return self._record(kernel, journal, folder, header, existing, launcher)
+        return self._record(kernel, journal, folder, pump, launcher)
+
+    def _start(self, folder: int, kernel: Kernel, header: Header, existing: bytes) -> Pump:
+        from ringtape.recorder.drain import existing_records
+        from ringtape.recorder.pump import Pump
+
+        records = existing_records(existing if "processes" in kernel.rings else b"", self._options.target)
+        try:
+            return Pump.start(self._path, os.dup(folder), kernel, header, records)
+        except OSError as error:
+            raise RecordingError(
+                f"{self._path}: {os.strerror(error.errno or 0).lower()}; nothing was recorded", "make room and record again"
+            ) from None
 
     def _remove_folder(self, descriptor: int) -> None:
         """Take back the folder of a recording that did not begin."""
+        for name in self._options.tables:
+            shutil.rmtree(name, ignore_errors=True, dir_fd=descriptor)
+        with contextlib.suppress(OSError):
+            os.unlink(manifests.FILE, dir_fd=descriptor)
         os.close(descriptor)
         with contextlib.suppress(OSError), acting_as(self._user):
             self._path.rmdir()
@@ -173,16 +194,9 @@ class Session:
             rings={name: kernel.ring_bytes(name) for name in kernel.rings},
         )
 
-    def _record(self, kernel: Kernel, journal: Journal | None, folder: int, header: Header, existing: bytes, launcher: Launcher | None) -> Outcome:
-        from ringtape.recorder.drain import existing_records
-        from ringtape.recorder.pump import Pump
-
+    def _record(self, kernel: Kernel, journal: Journal | None, folder: int, pump: Pump, launcher: Launcher | None) -> Outcome:
         began = time.monotonic()
-        pump: Pump | None = None
         try:
-            pump = Pump.start(
-                self._path, folder, kernel, header, existing_records(existing if "processes" in kernel.rings else b"", self._options.target)
-            )
             self._loop(pump, kernel, launcher, began)
             wait_status = launcher.status if launcher else None
             end, reason = self._end(launcher)
@@ -194,17 +208,17 @@ class Session:
             kernel.detach()
             self._progress.clear()
             self._let_command_end(launcher)
-            raise self._unwritable(error, journal, pump, kernel) from None
+            raise self._unwritable(error, journal, pump, kernel, folder) from None
         except BaseException:
             # A defect of ours, not of the disk: what is in the rings stays for `recover`.
             kernel.detach()
-            if pump:
-                pump.abandon()
+            pump.abandon()
             raise
         if journal:
             journal.remove()
         kernel.close()
         pump.close()
+        os.close(folder)
         return Outcome(self._path, end, wait_status, self._signal, pump.total_rows, pump.lost, time.monotonic() - began, pump.writer.size)
 
     def _loop(self, pump: Pump, kernel: Kernel, launcher: Launcher | None, began: float) -> None:
@@ -223,11 +237,10 @@ class Session:
                     return
                 if launcher or self._options.target.pids:
                     (live,) = struct.unpack_from("=q", status, 0)
-                    if live <= 0 or (ended and not self._options.wait_for_descendants):
-                        if launcher:
-                            launcher.poll()
+                    # The probe sees the end of the last thread long before wait(2) does: a large memory is given back in between.
+                    if ended if launcher and not self._options.wait_for_descendants else live <= 0 and (ended or not launcher):
                         return
-                    if ended and not noted:
+                    if ended and live > 0 and not noted:
                         self._progress.note(f"the command has ended; {live} of its descendants' threads go on (Ctrl-C ends the recording)")
                         noted = True
                 time.sleep(POLL)
@@ -253,16 +266,18 @@ class Session:
         while launcher is not None and not launcher.poll() and not self._signal:
             time.sleep(POLL)
 
-    def _unwritable(self, error: OSError, journal: Journal | None, pump: Pump | None, kernel: Kernel) -> RecordingError:
+    def _unwritable(self, error: OSError, journal: Journal | None, pump: Pump, kernel: Kernel, folder: int) -> RecordingError:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
-        saved = f"{pump.total_rows} events are in the trace" if pump else "nothing was written"
-        waiting = sum(drain.pending for drain in pump.drains) if pump else 0
-        if journal and pump:
-            pump.abandon()
-            hint = f"make room, then run: sudo {sys.argv[0]} recover {self._path} (the rest, {format_size(waiting)}, waits in the kernel)"
-        else:
+        saved = f"{pump.total_rows} events are in the trace"
+        waiting = sum(drain.pending for drain in pump.drains)
+        pump.abandon()
+        if os.fstat(folder).st_nlink == 0:
             if journal:
                 journal.remove()
+            saved, hint = "its folder was removed", "record again, and leave the folder in place"
+        elif journal:
+            hint = f"make room, then run: sudo {sys.argv[0]} recover {self._path} (the rest, {format_size(waiting)}, waits in the kernel)"
+        else:
             hint = "make room and record again"
         kernel.close()
         return RecordingError(f"{self._path}: {reason}; recording stopped, {saved}", hint)

@@ -11,7 +11,8 @@ from ringtape.recorder.merge import due, merge_parts
 from ringtape.recorder.writer import TraceWriter
 from ringtape.schemas.table import Table
 
-NICEST = 19
+NICE = 10
+"""Behind the drain, yet not so far that a killed process lingers until its last thread is let run."""
 
 
 class Upkeep:
@@ -45,7 +46,7 @@ class Upkeep:
 
     def _run(self) -> None:
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICEST)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         while not self._stop.wait(1.0):
             try:
                 self._writer.make_durable()

@@ -15,9 +15,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Recover, and say what came back."""
     from ringtape.recorder.recover import recover
+    from ringtape.schemas.errors import RecordingError
     from ringtape.schemas.escape import escape
 
-    done = recover(args.trace)
+    try:
+        done = recover(args.trace)
+    except OSError as error:
+        raise RecordingError(
+            f"{args.trace}: {(error.strerror or str(error)).lower()}", "make room, then run recover again: it goes on where it ended"
+        ) from None
     orphans = f", {done.adopted} out of parts that the manifest did not name" if done.adopted else ""
     print(f"{escape(str(args.trace))}: {done.rows} rows came out of the rings{orphans}")
     if done.gone:

@@ -19,7 +19,7 @@ TABLE = Table(
         ABI,
         Column("arg", "i8", "index of the argument that points at the string"),
         Column("kind", "i8", "what the bytes are", "", "system call table", {0: "path", 1: "sockaddr"}),
-        Column("cut", "i8", "1 if the string was longer than 8191 bytes (twice what the kernel accepts) and was cut there"),
+        Column("cut", "i8", "1 if the string had 8191 bytes (twice what the kernel accepts) or more; 8191 are kept"),
         Column("value", "bytes", "the bytes, without the ending NUL of a path", "", "bpf_probe_read_user"),
     ),
 )

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 from ringtape.schemas.errors import RingtapeError, UsageError
 from ringtape.version import VERSION
@@ -132,7 +133,7 @@ def _dispatch(arguments: list[str]) -> int:
 
         close = get_close_matches(name, found, 3)
         raise UsageError(f"unknown verb {name!r}", f"did you mean {' or '.join(close)}?" if close else "`ringtape --help` lists the verbs")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"ringtape {name}",
         description=found[name].summary + ".",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -144,6 +145,13 @@ def _dispatch(arguments: list[str]) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else USAGE
     return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains as everything else does: one error, one hint."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, f"`{self.prog} --help` lists the options")
 
 
 def _discard_output() -> None:
