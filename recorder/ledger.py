@@ -87,17 +87,23 @@ class Ledger:
             self._written[key] = (count + row["count"], total + row["sum"])
             self._looked = max(self._looked, row["until"])
 
-    def rows(self, now: int) -> pa.Table | None:
+    def rows(self, now: int, closing: bool = False) -> pa.Table | None:
         """Return what was lost since the last look, or None; the ledger is read only if a counter has moved.
 
-        Losses that the ledger had no room for appear with number -1 and bucket 0, so that counts stay exact.
+        Parameters
+        ----------
+        now : int
+            CLOCK_MONOTONIC in ns.
+        closing : bool
+            Whether the probes are detached. Then losses that the ledger had no room for appear as well, with number -1 and
+            bucket 0, so that counts are exact. Before, a loss that is counted may be on its way into the ledger: an
+            interrupt, or a hypervisor, can stop a probe between the two for any time.
         """
         trouble = sum(counters.trouble for counters in self._counters.values())
-        if trouble == self._trouble:
+        if trouble == self._trouble and not closing:
             return None
         self._trouble = trouble
-        # Counters first: a loss is counted before it is entered in the ledger, so the ledger, read later, has it as well.
-        lost_by_cpu = {name: counters.lost_by_cpu() for name, counters in self._counters.items()}
+        lost_by_cpu = {name: counters.lost_by_cpu() for name, counters in self._counters.items()} if closing else {}
         totals = self._read()
         by_cpu: dict[tuple[str, int], int] = {}
         for key, (count, *_) in totals.items():

@@ -101,16 +101,16 @@ class Pump:
     def _seal(self, drain: TableDrain) -> None:
         drain.seal(time.clock_gettime_ns(time.CLOCK_MONOTONIC), self._counters[drain.table.name].lost)
 
-    def drain_all(self) -> None:
-        """Seal whatever rings and ledger hold."""
+    def drain_all(self, closing: bool = False) -> None:
+        """Seal whatever rings and ledger hold; ``closing`` says that no probe is attached any more."""
         for drain in self.drains:
             drain.fullest()
             self._seal(drain)
         if self._ledger is not None:
-            self.add(table("losses"), self._ledger.rows(time.clock_gettime_ns(time.CLOCK_MONOTONIC)))
+            self.add(table("losses"), self._ledger.rows(time.clock_gettime_ns(time.CLOCK_MONOTONIC), closing))
 
-    def _seal_all(self) -> None:
-        self.drain_all()
+    def _seal_all(self, closing: bool = False) -> None:
+        self.drain_all(closing)
         peak = max(drain.peak for drain in self.drains)
         share = self._cost.share()
         self.add(table("recorder"), self._cost.row(self.total_rows, self.lost, self.writer, peak))
@@ -121,7 +121,7 @@ class Pump:
     def finish(self, kernel: Kernel, end: str, reason: str, exit_status: int | None, detached_at: int, merged: bool) -> None:
         """Seal the rest, merge, and write the footer. The probes are detached before."""
         self._upkeep.stop()
-        self._seal_all()
+        self._seal_all(closing=True)
         if "syscalls" in kernel.rings:
             unfinished = np.frombuffer(kernel.run_prepared("detach"), record_dtype(table("syscalls")))
             self.add(table("syscalls"), iterated_rows(table("syscalls"), unfinished))

@@ -49,7 +49,7 @@ def salvage(found: Unfinished) -> Recovered:
     adopted = _settle_orphans(trace, writer, found.folder, journal is not None)
     pump = _pump(trace, writer, found.maps)
     before = pump.total_rows
-    pump.drain_all()
+    pump.drain_all(closing=True)
     rows = pump.total_rows - before
     gone_rows = sum(part.rows for part in gone)
     reason = "the recorder was killed"
