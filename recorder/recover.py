@@ -6,6 +6,7 @@ up before anything is written (`salvage`). numpy and pyarrow come in after that:
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from dataclasses import dataclass
@@ -54,8 +55,10 @@ def recover(path: Path) -> Recovered:
         trace = TraceFolder.open(path)
         if trace.state == "recording":
             raise RecordingError(f"{path} is still being recorded", "end the recording first: its recorder then completes the trace itself")
-        if trace.footer is not None:
-            raise RecordingError(f"{path} is complete ({trace.footer.end})", "there is nothing to recover; `ringtape verify` checks it")
+    if trace.footer is not None:
+        _remove_rings_of_complete(trace, owner)
+        raise RecordingError(f"{path} is complete ({trace.footer.end})", "there is nothing to recover; `ringtape verify` checks it")
+    with acting_as(owner):
         folder = os.open(path, _FOLDER)
         manifest = os.open(manifests.FILE, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
@@ -69,6 +72,16 @@ def recover(path: Path) -> Recovered:
     from ringtape.recorder.salvage import salvage
 
     return salvage(Unfinished(trace, folder, manifest, journal, maps))
+
+
+def _remove_rings_of_complete(trace: TraceFolder, owner: User) -> None:
+    """Free the rings that a recorder left which was killed after it had written the footer."""
+    with contextlib.suppress(RecordingError, TraceError):  # they are not needed: whoever may not free them has lost nothing
+        journal, maps = _open_journal(trace, owner)
+        for one in maps.values():
+            one.close()
+        if journal:
+            journal.remove()
 
 
 def _owner(path: Path) -> User:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import struct
@@ -158,12 +159,15 @@ class Session:
 
     def _pin(self, kernel: Kernel) -> tuple[Journal | None, str]:
         """Pin the rings if bpffs allows; the recording goes on without, and says so."""
+        journal = None
         try:
             journals.mount()
             journal = Journal.create(self._trace_id, self._user.uid, self._user.gid)
             journal.pin_path(self._path.absolute(), self._user.uid, self._user.gid)
             kernel.pin(journal, self._user.uid, self._user.gid)
         except OSError as error:
+            if journal:
+                journal.remove()
             return None, f"{error.filename or journals.BPFFS}: {error.strerror}"
         return journal, ""
 
@@ -276,7 +280,8 @@ class Session:
                 journal.remove()
             saved, hint = "its folder was removed", "record again, and leave the folder in place"
         elif journal:
-            hint = f"make room, then run: sudo {sys.argv[0]} recover {self._path} (the rest, {format_size(waiting)}, waits in the kernel)"
+            recover = shlex.join(["sudo", sys.argv[0], "recover", str(self._path)])
+            hint = f"make room, then run: {recover} (the rest, {format_size(waiting)}, waits in the kernel)"
         else:
             hint = "make room and record again"
         kernel.close()
