@@ -96,7 +96,8 @@ class Session:
         command = self._options.target.command
         launcher = Launcher(command, self._user) if command else None
         for number in _ENDING:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays in force
+            # nohup stays in force; but a script's shell lets what it starts with & ignore SIGINT, by which it then wants to end it.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._on_signal)
         with contextlib.ExitStack() as undo:
             if launcher:
