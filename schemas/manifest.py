@@ -283,7 +283,18 @@ def _build(kind: type[Any], body: Mapping[str, Any], where: str) -> Any:
         raise TraceError(f"{where}: the part has a negative size or count, or ends before it begins")
     if kind is Footer and values["end"] not in ENDS:
         raise TraceError(f"{where}: end {values['end']!r} is not one of {', '.join(ENDS)}")
+    if kind is Footer:
+        _check_totals(values, where)
     return kind(**values)
+
+
+def _check_totals(values: Mapping[str, Any], where: str) -> None:
+    by_cpu = values["attempted"].values()
+    for cpu in (cpu for counts in by_cpu for cpu in counts):
+        if _RING.fullmatch(cpu) is None or int(cpu) >= 1 << 15:
+            raise TraceError(f"{where}: {_shown(cpu)} in 'attempted' of the footer is no CPU")
+    if any(count < 0 for counts in (values["rows"], values["lost"], *by_cpu) for count in counts.values()):
+        raise TraceError(f"{where}: a total of the footer is negative")
 
 
 def _shown(value: Any) -> str:

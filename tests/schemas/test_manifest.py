@@ -95,14 +95,15 @@ headers = st.builds(
     journal=names,
     rings=st.dictionaries(names, int64, max_size=3),
 )
+counts = st.integers(0, (1 << 63) - 1)
 footers = st.builds(
     Footer,
     end=st.sampled_from(ENDS),
     reason=names,
     exit_status=st.none() | int64,
-    rows=st.dictionaries(names, int64, max_size=3),
-    lost=st.dictionaries(names, int64, max_size=3),
-    attempted=st.dictionaries(names, st.dictionaries(names, int64, max_size=3), max_size=3),
+    rows=st.dictionaries(names, counts, max_size=3),
+    lost=st.dictionaries(names, counts, max_size=3),
+    attempted=st.dictionaries(names, st.dictionaries(st.integers(0, (1 << 15) - 1).map(str), counts, max_size=3), max_size=3),
     filtered=int64,
     cost=st.dictionaries(names, floats, max_size=3),
     clock=clocks,
@@ -257,6 +258,10 @@ def test_nesting_of_any_depth_is_read_or_refused(depth):
         ([HEAD, part(0, rows=-1)], "line 2: the part has a negative size"),
         ([HEAD, part(0, min_ts=2, max_ts=1)], "line 2: the part has a negative size or count, or ends before it begins"),
         ([HEAD, replace(FOOTER, end="fine")], "line 2: end 'fine' is not one of complete"),
+        ([HEAD, replace(FOOTER, rows={"syscalls": -1})], "line 2: a total of the footer is negative"),
+        ([HEAD, replace(FOOTER, attempted={"syscalls": {"0": -1}})], "line 2: a total of the footer is negative"),
+        ([HEAD, replace(FOOTER, attempted={"syscalls": {"-1": 1}})], "line 2: '-1' in 'attempted' of the footer is no CPU"),
+        ([HEAD, replace(FOOTER, attempted={"syscalls": {"99999": 1}})], "line 2: '99999' in 'attempted' of the footer is no CPU"),
     ],
 )
 def test_lines_that_contradict_each_other_are_refused(lines, reason):
