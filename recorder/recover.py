@@ -65,6 +65,10 @@ def recover(path: Path) -> Recovered:
             fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RecordingError(f"{path} is held by another process", "wait until it has finished") from None
+        # What was read before the lock may be of before another recovery, whose parts this one would take for orphans.
+        trace = TraceFolder.open(path)
+    if trace.footer is not None:
+        raise RecordingError(f"{path} is complete ({trace.footer.end})", "another recovery has just completed it")
     journal, maps = _open_journal(trace, owner)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import_while_readable(owner, "ringtape.recorder.salvage")
