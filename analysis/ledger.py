@@ -64,8 +64,11 @@ def lost_calls(trace: Trace) -> pl.DataFrame:
 
 
 def timed_losses(trace: Trace) -> pl.DataFrame:
-    """Return the rows of `lost_calls` that may be calls with a latency: no clone children, no calls that never return."""
-    return lost_calls(trace).filter(~pl.col("child"), ~syscall_name().is_in(EXITS).fill_null(False))
+    """Return the rows of `lost_calls` that may be calls with a latency: no clone children, no calls that never return.
+
+    What took less than 2 ns has no latency: it is the return of a clone in the new thread, or an intercepted call.
+    """
+    return lost_calls(trace).filter(pl.col("high") > 1, ~syscall_name().is_in(EXITS).fill_null(False))
 
 
 def unreturned_at_most(trace: Trace) -> int | None:

@@ -111,7 +111,13 @@ class Kernel:
             for index, ring in enumerate(rings):
                 journal.pin(ring.fd, f"ring_{name}_{index}", uid, gid)
             journal.pin(self.maps[f"counters_{name}"].fd, f"counters_{name}", uid, gid)
-        journal.pin(self.maps["losses"].fd, "losses", uid, gid)
+        for name in ("losses", "status"):
+            journal.pin(self.maps[name].fd, name, uid, gid)
+
+    def note_stop(self, errno: int) -> None:
+        """Leave word for `recover` of why recording stopped: the disk may be full, so the trace cannot say it."""
+        with mmap(self.maps["status"].fd, PAGE) as status:
+            struct.pack_into("=Q", status, 8, errno)
 
     def close(self) -> None:
         """Give everything back."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,8 +128,10 @@ class Pump:
             self.add(table("syscalls"), iterated_rows(table("syscalls"), unfinished))
         self.close_trace(end, reason, exit_status, detached_at, merged)
 
-    def close_trace(self, end: str, reason: str, exit_status: int | None, detached_at: int, merged: bool) -> None:
-        """Merge and write the footer."""
+    def close_trace(
+        self, end: str, reason: str, exit_status: int | None, detached_at: int, merged: bool, lost: Mapping[str, int] | None = None
+    ) -> None:
+        """Merge and write the footer; ``lost`` is what is known of tables whose counters are gone."""
         if merged:
             for one in self._tables:
                 merge.close_table(self.writer, one)
@@ -138,7 +141,7 @@ class Pump:
             reason=reason,
             exit_status=exit_status,
             rows={name: sum(part.rows for part in self.writer.standing(name)) for name in names},
-            lost={name: counters.lost for name, counters in self._counters.items()},
+            lost={**(lost or {}), **{name: counters.lost for name, counters in self._counters.items()}},
             attempted={name: counters.attempted() for name, counters in self._counters.items()},
             filtered=sum(counters.filtered for counters in self._counters.values()),
             cost=self._cost.total(),

@@ -6,14 +6,17 @@ import contextlib
 import os
 import re
 import stat
+import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ringtape.recorder import bpf
 from ringtape.recorder.drain import TableDrain
-from ringtape.recorder.ledger import Counters, Ledger
+from ringtape.recorder.ledger import RING_FULL, Counters, Ledger
 from ringtape.recorder.options import possible_cpus
 from ringtape.recorder.pump import Pump
 from ringtape.recorder.recover import Unfinished
@@ -48,21 +51,48 @@ def salvage(found: Unfinished) -> Recovered:
     writer.give_up(gone)
     adopted = _settle_orphans(trace, writer, found.folder, journal is not None)
     pump = _pump(trace, writer, found.maps)
-    before = pump.total_rows
+    known, before = set(writer.parts), pump.total_rows
     pump.drain_all(closing=True)
     rows = pump.total_rows - before
     gone_rows = sum(part.rows for part in gone)
-    reason = "the recorder was killed"
+    reason = _reason(found.maps)
     if journal is None:
         reason += ", and its rings are gone (the machine was restarted, or they were not pinned)"
     if gone:
         reason += f"; {gone_rows} rows that had not reached the disk are gone"
-    last = max((part.clock.mono for part in writer.parts.values()), default=trace.header.attached_at)
-    pump.close_trace("recovered", reason, None, last, merged=True)
+    sealed = max((part.clock.mono for part in trace.manifest.parts), default=trace.header.attached_at)
+    last = max([sealed, *(_last_end(trace, part) for file, part in writer.parts.items() if file not in known)])
+    pump.close_trace("recovered", reason, None, last, merged=True, lost=_known_lost(trace, writer))
     pump.close()
     if journal:
         journal.remove()
     return Recovered(rows, adopted, gone_rows, journal is not None)
+
+
+def _reason(maps: dict[str, bpf.Map]) -> str:
+    value = maps["status"].lookup(bytes(4), 16) if "status" in maps else None
+    errno = int.from_bytes(value[8:], sys.byteorder) if value else 0
+    return f"recording stopped before its end: {os.strerror(errno).lower()}" if errno else "the recorder was killed"
+
+
+def _last_end(trace: TraceFolder, part: Part) -> int:
+    """Return when the last thing that a part tells of was over: the recorder was there to see it."""
+    rows = trace.read(part)
+    if not rows.num_rows:
+        return part.max_ts
+    ends = pc.add(rows["ts"], rows["dur"]) if "dur" in rows.column_names else rows["ts"]
+    return int(pc.max(ends).as_py())
+
+
+def _known_lost(trace: TraceFolder, writer: TraceWriter) -> dict[str, int]:
+    """Return, by table, the records that the loss ledger and the parts say are lost: all there is if the counters are gone."""
+    ledger: Counter[str] = Counter()
+    for part in writer.standing("losses"):
+        for row in trace.read(part).to_pylist():
+            if row["cause"] == RING_FULL:
+                ledger[row["table"]] += row["count"]
+    stated = {name: max((part.lost for part in writer.standing(name)), default=0) for name in trace.header.tables}
+    return {name: max(ledger[name], stated[name]) for name in trace.header.tables if name in tables() and table(name).origin == "ring"}
 
 
 def _standing(trace: TraceFolder) -> tuple[list[Part], list[Part]]:

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from errno import EIO
 from mmap import PROT_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -275,6 +276,7 @@ class Session:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
         saved = f"{pump.total_rows} events are in the trace"
         waiting = sum(drain.pending for drain in pump.drains)
+        kernel.note_stop(error.errno or EIO)
         pump.abandon()
         if os.fstat(folder).st_nlink == 0:
             if journal:

@@ -13,7 +13,7 @@ from ringtape.schemas.abi.constants import flags, one
 from ringtape.schemas.abi.errors import RESTARTS, errno_message, errno_name
 from ringtape.schemas.abi.syscalls import Argument, names, signature
 
-RETURNED, NO_RETURN, AT_ATTACH, UNFINISHED, CHILD = range(5)
+RETURNED, NO_RETURN, AT_ATTACH, UNFINISHED, CHILD, INTERCEPTED = range(6)
 """Codes of ``syscalls.kind``."""
 PATH, SOCKADDR, ARGV = range(3)
 """What a string is: the codes of ``paths.kind``, and the argument list of an exec."""

@@ -106,6 +106,8 @@ def plain(call: str, result: str, kind: int, width: int = COLUMN - 1) -> str:
         return f"{call[:-1]} <unfinished ...>"
     if kind == decode.AT_ATTACH:
         call = f"{call[:-1]} <running at attach>)"
+    if kind == decode.INTERCEPTED:
+        call = f"{call[:-1]} <intercepted>)"
     if kind == decode.CHILD:  # the child enters no call: the arguments are in its parent's row
         return f"{call.partition('(')[0] + '(...)':<{width}} = {result} <child>"
     return f"{call:<{width}} = {result}"

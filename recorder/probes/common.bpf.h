@@ -84,6 +84,7 @@ struct counters {
 
 struct status {
   s64 live; /* recorded threads that have not ended (command and --pid) */
+  u64 stopped; /* the errno for which the recorder gave up; written by user space, read by `recover` */
 };
 
 #define UNTRACED 0
@@ -99,9 +100,11 @@ struct task_state {
   u8 pending;    /* a call is going on */
   u8 traced;
   u8 child;      /* made by a recorded clone, which it has not yet returned from */
-  u8 at_attach;  /* not seen to enter a call since the probes were attached; entered holds the time of attachment */
+  u8 at_attach;  /* not seen to enter a call since the probes were attached; entered holds the time of
+                     attachment, args[0] the user CPU time at it */
   u8 unread;     /* strings of the pending call that could not be read at its entry, a bit each */
-  u16 reserved;
+  u8 unselected; /* entered a call while it was not selected */
+  u8 reserved;
   u32 strings;   /* which arguments of the pending call are strings (CALL_STRINGS) */
 };
 

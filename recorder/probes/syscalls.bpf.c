@@ -5,6 +5,7 @@
 #define KIND_AT_ATTACH 2
 #define KIND_UNFINISHED 3
 #define KIND_CHILD 4
+#define KIND_INTERCEPTED 5
 
 #define CALLS 1024
 #define CALL_ARITY(info) ((info) & 7)
@@ -81,6 +82,17 @@ INLINE u8 abi_of(s64 nr, int compat) {
   return ABI_NATIVE;
 }
 
+/* Seccomp, and tracers that emulate calls, answer before sys_enter: such a call has a sys_exit only, or no event at all
+ * if it kills the thread. Threads without seccomp cost nothing. */
+#define SECCOMP_DEAD 3 /* since Linux 5.16: seccomp has killed this thread */
+INLINE u32 seccomp_mode(u64 task) {
+#ifdef OFFSET_seccomp__mode
+  return *(u32 *)(ADDRESS(task, task_struct, seccomp) + OFFSET_seccomp__mode);
+#else
+  return 0;
+#endif
+}
+
 INLINE struct counters *syscalls_counters(u32 cpu) { return map_lookup(MAP_counters_syscalls, &cpu); }
 
 INLINE void emit_syscall(u64 task, struct task_state *state, s64 ret, u64 end, u8 kind) {
@@ -118,6 +130,38 @@ INLINE void emit_syscall(u64 task, struct task_state *state, s64 ret, u64 end, u
   publish(counters);
 }
 
+/* Fills in the call that the registers hold; 0 if it is not to be recorded. */
+INLINE int describe_call(u64 task, struct task_state *state, u64 regs, int with_args) {
+  if (CONFIG->select == SELECT_MARKED ? state->traced != TRACED : !matches(task)) return 0;
+  int compat = is_compat(task);
+  s64 nr = number_of(regs);
+  u32 info = call_info(nr, compat);
+  if (!(info & CALL_LISTED) || nr < 0) return 0;
+  __builtin_memset(state->args, 0, sizeof(state->args));
+  if (with_args) read_args(state->args, regs, compat, CALL_ARITY(info));
+  state->nr = nr;
+  state->abi = abi_of(nr, compat);
+  state->strings = CALL_STRINGS(info);
+  return 1;
+}
+
+INLINE int exit_without_entry(u64 task, struct task_state *state, u64 regs, s64 ret) {
+  u64 attached = state->entered;
+  int child = state->child, at_attach = state->at_attach, unselected = state->unselected;
+  /* A thread that has been in user mode since the attachment cannot have been inside this call all the time. */
+  if (at_attach && seccomp_mode(task) && READ(u64, task, task_struct, utime) != state->args[0]) at_attach = 0;
+  state->child = state->at_attach = state->unselected = 0;
+  if (unselected || seccomp_mode(task) == SECCOMP_DEAD) return 0;
+  if (!describe_call(task, state, regs, !child)) return 0;
+  u64 end = now_ns();
+  state->entered = at_attach ? attached : end;
+#ifdef TABLE_paths
+  state->unread = 7;
+  if (!child && !at_attach && state->strings && !CONFIG->min_duration) strings_at_exit(task, state, state->strings, ret);
+#endif
+  emit_syscall(task, state, ret, end, child ? KIND_CHILD : at_attach ? KIND_AT_ATTACH : KIND_INTERCEPTED);
+  return 0;
+}
 
 PROBE(sys_enter) {
   u64 task = current_task();
@@ -133,8 +177,12 @@ PROBE(sys_enter) {
   } else {
     if (READ(u32, task, task_struct, tgid) == CONFIG->self) return 0;
     if (!matches(task)) {
-      state = task_storage(MAP_state, task, 0, 0);
-      if (state) state->at_attach = state->pending = 0;
+      /* What is selected may change before the call returns: its exit then must not pass for an intercepted call. */
+      state = task_storage(MAP_state, task, 0, seccomp_mode(task) ? CREATE : 0);
+      if (state) {
+        state->at_attach = state->pending = 0;
+        state->unselected = 1;
+      }
       return 0;
     }
     state = task_storage(MAP_state, task, 0, CREATE);
@@ -147,6 +195,7 @@ PROBE(sys_enter) {
   }
   state->at_attach = 0;
   state->child = 0;
+  state->unselected = 0;
   int compat = is_compat(task);
   u32 info = call_info(nr, compat);
   if (!(info & CALL_LISTED)) {
@@ -179,8 +228,12 @@ PROBE(sys_enter) {
 PROBE(sys_exit) {
   u64 task = current_task();
   struct task_state *state = task_storage(MAP_state, task, 0, 0);
-  if (!state) return 0;
   s64 ret = ctx[1];
+  if (!state) {
+    if (CONFIG->select == SELECT_MARKED || !seccomp_mode(task) || READ(u32, task, task_struct, tgid) == CONFIG->self || !matches(task)) return 0;
+    state = task_storage(MAP_state, task, 0, CREATE); /* the first call since it was selected, and intercepted */
+    if (!state) return 0;
+  }
   if (state->pending) {
     u64 end = now_ns();
     state->pending = 0;
@@ -191,32 +244,23 @@ PROBE(sys_exit) {
     emit_syscall(task, state, ret, end, KIND_RETURNED);
     return 0;
   }
-  if (!state->child && !state->at_attach) return 0;
-  int child = state->child;
-  u64 attached = state->entered;
-  state->child = state->at_attach = 0;
-  if (CONFIG->select == SELECT_MARKED ? state->traced != TRACED : !matches(task)) return 0;
-  int compat = is_compat(task);
-  s64 nr = number_of(ctx[0]);
-  u32 info = call_info(nr, compat);
-  if (!(info & CALL_LISTED) || nr < 0) return 0;
-  u64 end = now_ns();
-  __builtin_memset(state->args, 0, sizeof(state->args));
-  if (!child) read_args(state->args, ctx[0], compat, CALL_ARITY(info));
-  state->entered = child ? end : attached;
-  state->nr = nr;
-  state->abi = abi_of(nr, compat);
-  emit_syscall(task, state, ret, end, child ? KIND_CHILD : KIND_AT_ATTACH);
-  return 0;
+  return exit_without_entry(task, state, ctx[0], ret);
 }
 
 /* exit, exit_group, and whatever the thread was in when it was killed, have no sys_exit. */
 PROBE(sched_process_exit) {
   u64 task = ctx[0];
   struct task_state *state = task_storage(MAP_state, task, 0, 0);
-  if (!state || !state->pending) return 0;
+  if (!state) return 0;
+  u64 end = now_ns();
+  if (!state->pending) {
+    if (seccomp_mode(task) != SECCOMP_DEAD || !describe_call(task, state, task_registers(task), 1)) return 0;
+    state->entered = end;
+    emit_syscall(task, state, 0, end, KIND_INTERCEPTED);
+    return 0;
+  }
   state->pending = 0;
-  emit_syscall(task, state, 0, now_ns(), KIND_NO_RETURN);
+  emit_syscall(task, state, 0, end, KIND_NO_RETURN);
   return 0;
 }
 
@@ -229,16 +273,8 @@ ITERATOR(detach) {
   if (!state) return 0;
   if (!state->pending) {
     if (!state->at_attach || !READ(u32, task, task_struct, __state)) return 0;
-    if (CONFIG->select == SELECT_MARKED ? state->traced != TRACED : !selects(task)) return 0;
-    u64 regs = task_registers(task);
-    s64 nr = number_of(regs);
-    int compat = is_compat(task);
-    u32 info = call_info(nr, compat);
-    if (nr < 0 || !(info & CALL_LISTED)) return 0;
-    __builtin_memset(state->args, 0, sizeof(state->args));
-    read_args(state->args, regs, compat, CALL_ARITY(info));
-    state->nr = nr;
-    state->abi = abi_of(nr, compat);
+    if (CONFIG->select != SELECT_MARKED && !selects(task)) return 0;
+    if (!describe_call(task, state, task_registers(task), 1)) return 0;
   }
   struct syscalls_record record = {
       .ts = state->entered,

@@ -10,7 +10,7 @@ def _arg(index: int) -> Column:
 
 TABLE = Table(
     name="syscalls",
-    version="1.0",
+    version="1.1",
     doc="One row per finished system call, and per call that was still running when the recording began or ended.",
     ring_size=256 << 20,
     columns=(
@@ -27,7 +27,7 @@ TABLE = Table(
         Column(
             "kind",
             "i8",
-            "how the call began and ended",
+            "how the call began and ended; intercepted: seccomp or a tracer answered it before it began, so that dur is 0 and nr may be in ret",
             "",
             "pairing in the probe",
             {
@@ -36,6 +36,7 @@ TABLE = Table(
                 2: "running at attach",
                 3: "unfinished at detach",
                 4: "child of clone",
+                5: "intercepted",
             },
         ),
     ),

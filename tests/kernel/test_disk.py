@@ -59,6 +59,9 @@ def test_a_full_disk_keeps_what_was_written_and_recover_brings_the_rest_once_the
     check_gapless(trace, NEVER)
     check_numbered(trace, [0, 0])
     assert sum(trace.footer.rows.values()) > before
+    assert trace.footer.reason == "recording stopped before its end: no space left on device"
+    last = max(call.ts + call.dur for call in trace.calls)
+    assert last <= trace.footer.detached_at <= last + 1_000_000_000
 
 
 def test_recover_on_a_disk_that_is_still_full_says_so_and_can_be_repeated(start, programs, small_disk, tmp_path):

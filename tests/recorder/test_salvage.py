@@ -1,5 +1,6 @@
 """Power cuts and kills, simulated on the folder that they leave: what is whole is kept, what is gone is said, nothing comes twice."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 
 from ringtape.analysis.verification import verify
 from ringtape.recorder.merge import merge_parts
-from ringtape.recorder.recover import Unfinished
+from ringtape.recorder.recover import Unfinished, recover
 from ringtape.recorder.salvage import salvage
-from ringtape.schemas.errors import TraceError
+from ringtape.schemas.errors import RecordingError, TraceError
 from ringtape.schemas.folder import TraceFolder
 from ringtape.schemas.manifest import FILE
 from ringtape.schemas.table import table
@@ -318,3 +319,43 @@ def test_whatever_did_not_reach_the_disk_the_rest_is_kept_in_order_and_counted(k
         assert after[name] == kept
     assert done.gone == missing
     shutil.rmtree(path.parent)
+
+
+def test_what_the_ledger_says_was_lost_stands_in_the_footer_when_the_counters_are_gone(tmp_path):
+    path = tmp_path / "run.trace"
+    writer = new_writer(path)
+    seal_next(writer, "syscalls", 0)
+    ledger = {"count": [700, 5], "cause": [0, 2], "table": ["syscalls", "syscalls"]}
+    seal(writer, "losses", [T0, T0 + 1], {}, **ledger)
+    writer.close()
+    recovered(path)
+    assert {name: count for name, count in TraceFolder.open(path).footer.lost.items() if count} == {"syscalls": 700}
+
+
+def test_the_end_of_a_recovered_recording_is_the_last_that_it_saw_not_the_time_of_the_recovery(tmp_path):
+    path = tmp_path / "run.trace"
+    writer = new_writer(path)
+    seal_next(writer, "syscalls", 0)
+    number = seal(writer, "syscalls", [T0 + 100], {0: (ROWS, ROWS + 1)}, seq=[ROWS], dur=[5_000])
+    writer.close()
+    manifest = (path / FILE).read_bytes()
+    cut_manifest(path, len(manifest) - len(lines(path)[-1]))  # the last part is on the disk, its line is not
+    sealed = TraceFolder.open(path).manifest.parts[-1].clock.mono
+    recovered(path)
+    assert number.rows == 1
+    assert TraceFolder.open(path).footer.detached_at == max(sealed, T0 + 100 + 5_000)
+
+
+def test_a_recovery_that_waits_for_its_lock_does_not_undo_another(trace, monkeypatch):
+    flock = fcntl.flock
+
+    def first_another(descriptor, operation):
+        if operation & fcntl.LOCK_EX:
+            monkeypatch.setattr(fcntl, "flock", flock)
+            recovered(trace)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", first_another)
+    with pytest.raises(RecordingError, match="another recovery has just completed it"):
+        recover(trace)
+    assert check(trace)["syscalls"] == list(range(30))
