@@ -83,6 +83,7 @@ class Session:
         self._user = User.invoking()
         self._trace_id = uuid.uuid4().hex
         self._progress = Progress(not quiet)
+        self._quiet = quiet
         self._signal = 0
         self._signal_at = 0.0
 
@@ -132,7 +133,7 @@ class Session:
             undo.callback(pump.discard)
             if launcher:
                 if self._signal:
-                    raise KeyboardInterrupt
+                    raise SystemExit(128 + self._signal)
                 launcher.release()
             undo.pop_all()
         return self._record(kernel, journal, folder, pump, launcher)
@@ -246,7 +247,7 @@ class Session:
                     # The probe sees the end of the last thread long before wait(2) does: a large memory is given back in between.
                     if ended if launcher and not self._options.wait_for_descendants else live <= 0 and (ended or not launcher):
                         return
-                    if ended and live > 0 and not noted:
+                    if ended and live > 0 and not noted and not self._quiet:
                         self._progress.note(f"the command has ended; {live} of its descendants' threads go on (Ctrl-C ends the recording)")
                         noted = True
                 time.sleep(POLL)

@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         wait_for_descendants=not args.no_wait,
         merge=not args.no_merge,
     )
+    if options.duration == 0:
+        raise UsageError("--duration 0 records nothing", "give it a time such as 10s, or leave it out")
     output = args.output or default_output(options)
     outcome = Session(options, output, args.quiet).run()
     if not args.quiet and (sys.stderr.isatty() or args.output is None or outcome.lost):

@@ -151,7 +151,10 @@ class _Parser(argparse.ArgumentParser):
     """Complains as everything else does: one error, one hint."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, f"`{self.prog} --help` lists the options")
+        hint = f"`{self.prog} --help` lists the options"
+        if " -- " in (self.usage or ""):
+            hint = f"a command to run comes after `--`; {hint}"
+        raise UsageError(message, hint)
 
 
 def _discard_output() -> None:

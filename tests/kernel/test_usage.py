@@ -230,3 +230,18 @@ def test_a_terminal_escape_in_an_argument_is_shown_escaped(refused):
     what, hint = refused("--", "\x1b[31mred")
     assert "\x1b" not in what + hint
     assert "\\x1b[31mred" in what
+
+
+def test_a_command_without_dashes_before_it_is_told_where_they_go():
+    done = ringtape("record", "ls", "-l")
+    what, hint = check_one_error(done)
+    assert done.status == 2
+    assert "-l" in what
+    assert "`--`" in hint
+
+
+def test_a_duration_of_zero_is_refused():
+    done = ringtape("record", "--duration", "0s", "--", "true")
+    what, _ = check_one_error(done)
+    assert done.status == 2
+    assert "--duration 0" in what
