@@ -304,6 +304,13 @@ def get_pinned_map(path: str) -> Map:
     return Map(os.path.basename(path), fd, MapType(kind), key_size, value_size, max_entries)  # noqa: PTH119
 
 
+def skipped_runs(program: int) -> int:
+    """Return how often the kernel did not run a program because it was running already (struct bpf_prog_info: recursion_misses)."""
+    info = ctypes.create_string_buffer(256)
+    bpf(Command.OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", program, len(info), _address(info)))
+    return int(struct.unpack_from("=Q", info.raw, 208)[0])  # 0 before Linux 5.12, which does not tell
+
+
 def relocate(code: bytes, maps: dict[int, int]) -> bytes:
     """Return the program with map numbers, as the compiler left them, replaced by descriptors."""
     patched = bytearray(code)

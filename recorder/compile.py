@@ -9,7 +9,7 @@ import platform
 import re
 import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ class Bytecode:
     """Programs ready to be loaded into this kernel.
 
     ``sizes`` maps each map to its key and value size in bytes, ``code`` each function to its instructions, ``probes``
-    each program to its tracepoint, ``types`` holds the ids of tracepoints and iterator.
+    each program to its tracepoint, ``tracepoints`` and ``iterator`` hold ids of the kernel's types, ``unavailable`` the
+    tables that it cannot supply, and why.
     """
 
     maps: tuple[MapSpec, ...]
@@ -48,6 +49,7 @@ class Bytecode:
     iterator: int
     bcc: str
     cached: bool
+    unavailable: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,18 @@ def bytecode(names: Sequence[str], cpus: int) -> Bytecode:
         _to_cache(key, entry)
     code = {name: bytes.fromhex(text) for name, text in entry["functions"].items()}
     sizes = {spec.name: (_returned(code[f"map_key__{spec.name}"]), _returned(code[f"map_value__{spec.name}"])) for spec in source.maps}
-    return Bytecode(source.maps, sizes, code, dict(source.probes), source.iterators, types.tracepoints, types.iterator, entry["bcc"], cached)
+    return Bytecode(
+        maps=source.maps,
+        sizes=sizes,
+        code=code,
+        probes=dict(source.probes),
+        iterators=source.iterators,
+        tracepoints=types.tracepoints,
+        iterator=types.iterator,
+        bcc=entry["bcc"],
+        cached=cached,
+        unavailable=source.unavailable,
+    )
 
 
 def _types_of(entry: dict[str, Any]) -> KernelTypes:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ringtape.recorder import bpf, journal, privileges
+from ringtape.recorder import bpf, journal, privileges, program
 from ringtape.recorder.bpf import MapType
 from ringtape.recorder.btf import VMLINUX, KernelTypes, read_kernel_types
 from ringtape.recorder.compile import PYTHONS, find_bcc
@@ -117,10 +117,16 @@ def _kernel() -> Iterator[Finding]:
         )
     else:
         yield Finding("btf", "ok", f"{VMLINUX} names {len(types.tracepoints)} typed tracepoints")
+    rings = [table for table in tables().values() if table.origin == "ring"]
+    lacking = [f"{table.name}: {', '.join(reasons)}" for table in rings if (reasons := program.shortcomings(table, types))]
+    if lacking:
+        yield Finding("tables", "note", f"this kernel cannot supply all of {'; '.join(lacking)}. The rest is recorded")
+    else:
+        yield Finding("tables", "ok", f"this kernel supplies every probe of {', '.join(table.name for table in rings)}")
 
 
 def _types() -> KernelTypes:
-    return read_kernel_types([("task_struct", "tgid")])
+    return read_kernel_types(program.members([*tables()]))
 
 
 # ---- what the kernel lets this process do
@@ -299,7 +305,7 @@ def _memory() -> Iterator[Finding]:
 def _shares(table: Table) -> tuple[int, int]:
     """Return how many rings a table gets and the bytes of each, as a recording with default options would."""
     cpus = possible_cpus()
-    if table.tail:
+    if table.in_ring_buffer:
         rings = min(cpus, MAX_RINGS)
         return rings, ring_bytes(table.ring_size, rings)
     return cpus, slots_of(table, table.ring_size, cpus) * table.record_size

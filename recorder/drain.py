@@ -103,7 +103,7 @@ class TableDrain:
         """
         began = [ring.read_to for ring in self.rings]
         try:
-            rows = self._variable_rows() if self.table.tail else self._fixed_rows()
+            rows = self._variable_rows() if self.table.in_ring_buffer else self._fixed_rows()
             spans = {index: (start, ring.read_to) for index, (start, ring) in enumerate(zip(began, self.rings, strict=True)) if ring.read_to > start}
             if rows is None or not spans:
                 return None

@@ -51,15 +51,20 @@ class Kernel:
     probes: list[Probe] = field(default_factory=list)
     links: list[int] = field(default_factory=list)
     iterators: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
     def attach(self) -> None:
         """Attach every program to its tracepoint, and note what could not be."""
+        self.probes.extend(Probe(name, False, reason) for name, reason in self.code.unavailable.items())
 
         def order(item: tuple[str, str]) -> tuple[int, str]:
             name, tracepoint = item
             return (_FIRST.index(tracepoint) if tracepoint in _FIRST else len(_FIRST), name)
 
         for name, tracepoint in sorted(self.code.probes.items(), key=order):
+            if name in self.refused:
+                self.probes.append(Probe(name, False, self.refused[name]))
+                continue
             if name not in self.programs:
                 self.probes.append(Probe(name, False, f"this kernel has no tracepoint {tracepoint}"))
                 continue
@@ -83,6 +88,15 @@ class Kernel:
     def prepare_iterator(self, name: str) -> None:
         """Make an iterator that can be run later without privileges."""
         self.iterators[name] = bpf.create_iterator(self.programs[f"iterator__{name}"])
+
+    def skipped(self) -> dict[str, int]:
+        """Return, by table, how often the kernel has skipped a probe because it was running already on that CPU."""
+        found: dict[str, int] = {}
+        for name, program in self.programs.items():
+            of = name.partition("__")[0]
+            if of in self.rings and (count := bpf.skipped_runs(program)):
+                found[of] = found.get(of, 0) + count
+        return found
 
     def run_prepared(self, name: str) -> bytes:
         """Run an iterator that was prepared; it runs once."""
@@ -155,17 +169,18 @@ def load(options: Options) -> Kernel:
         Naming what the kernel refused.
     """
     cpus = possible_cpus()
-    recorded = ring_tables(options.tables)
     _check_privilege()
     code = bytecode(options.tables, cpus)
+    recorded = [one for one in ring_tables(options.tables) if one.name not in code.unavailable]
     shards = min(cpus, MAX_RINGS)
-    slots = {one.name: slots_of(one, options.ring_size(one), cpus) for one in recorded if not one.tail}
+    slots = {one.name: slots_of(one, options.ring_size(one), cpus) for one in recorded if not one.in_ring_buffer}
     kernel = Kernel({}, {one.name: [] for one in recorded}, slots, {}, code, cpus, secrets.randbits(64) | 1)
     try:
         # The kernel clears every page of a ring as it makes it, which takes as long as all the rest: side by side.
         with ThreadPoolExecutor(2) as pool:
             sizes = {one.name: ring_bytes(options.ring_size(one), shards) for one in recorded}
-            pending = {one.name: [pool.submit(_create_ring, one, index, sizes[one.name]) for index in range(shards)] for one in recorded if one.tail}
+            buffers = [one for one in recorded if one.in_ring_buffer]
+            pending = {one.name: [pool.submit(_create_ring, one, index, sizes[one.name]) for index in range(shards)] for one in buffers}
             arrays = {name: pool.submit(_create_array, name, cpus * count) for name, count in slots.items()}
             try:
                 _create_maps(kernel, options, 0 if shards == cpus else shards)
@@ -219,7 +234,13 @@ def _load_programs(kernel: Kernel) -> None:
         if tracepoint in code.tracepoints:
             program = bpf.relocate(code.code[name], numbers)
             btf_id = code.tracepoints[tracepoint][0]
-            kernel.programs[name] = bpf.load_program(name, program, bpf.PROG_TYPE_TRACING, bpf.ATTACH_TRACE_RAW_TP, btf_id)
+            try:
+                kernel.programs[name] = bpf.load_program(name, program, bpf.PROG_TYPE_TRACING, bpf.ATTACH_TRACE_RAW_TP, btf_id)
+            except RecordingError as error:
+                of = name.partition("__")[0]
+                if of not in kernel.rings or table(of).default:
+                    raise
+                kernel.refused[name] = error.what  # the other tables do not need it
     for name in code.iterators:
         program = bpf.relocate(code.code[f"iterator__{name}"], numbers)
         kernel.programs[f"iterator__{name}"] = bpf.load_program(name, program, bpf.PROG_TYPE_TRACING, bpf.ATTACH_TRACE_ITER, code.iterator)

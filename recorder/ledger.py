@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +19,7 @@ from ringtape.schemas.table import table
 LOSS = np.dtype([("count", "<u8"), ("sum", "<u8"), ("first", "<u8"), ("last", "<u8")])
 """struct loss (probes/common.bpf.h)."""
 _KEY = struct.Struct("=iBBBB")
-RING_FULL, NO_STORAGE = 0, 1
+RING_FULL, NO_STORAGE, SKIPPED = 0, 1, 3
 
 
 class Counters:
@@ -87,7 +89,7 @@ class Ledger:
             self._written[key] = (count + row["count"], total + row["sum"])
             self._looked = max(self._looked, row["until"])
 
-    def rows(self, now: int, closing: bool = False) -> pa.Table | None:
+    def rows(self, now: int, closing: bool = False, skipped: Mapping[str, int] = MappingProxyType({})) -> pa.Table | None:
         """Return what was lost since the last look, or None; the ledger is read only if a counter has moved.
 
         Parameters
@@ -98,6 +100,8 @@ class Ledger:
             Whether the probes are detached. Then losses that the ledger had no room for appear as well, with number -1 and
             bucket 0, so that counts are exact. Before, a loss that is counted may be on its way into the ledger: an
             interrupt, or a hypervisor, can stop a probe between the two for any time.
+        skipped : mapping
+            By table, how often the kernel has skipped a probe of it.
         """
         trouble = sum(counters.trouble for counters in self._counters.values())
         if trouble == self._trouble and not closing:
@@ -114,6 +118,8 @@ class Ledger:
                 rest = lost - by_cpu.get((name, cpu), 0)
                 if rest > 0:
                     totals[LossKey(name, cpu, RING_FULL, 0, -1, 0)] = (rest, 0, self._looked, now)
+        for name, count in skipped.items():
+            totals[LossKey(name, -1, SKIPPED, 0, -1, 0)] = (count, 0, self._looked, now)
         columns: dict[str, list[object]] = {column.name: [] for column in table("losses").columns}
         for key, (count, total, first, last) in sorted(totals.items()):
             old_count, old_total = self._written.get(key, (0, 0))

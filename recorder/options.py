@@ -136,7 +136,7 @@ def choose_tables(text: str | None) -> tuple[str, ...]:
         if not chosen:
             raise UsageError("--tables names no table", f"choose from {', '.join(rings)}, or all")
     needed = {need for name in chosen for need in table(name).needs}
-    own = {name for name, one in tables().items() if one.origin == "recorder"}
+    own = {name for name, one in tables().items() if one.origin == "recorder" and one.default}
     return tuple(sorted({*chosen, *needed, *own}))
 
 

@@ -42,13 +42,15 @@ class Source:
     """An assembled program.
 
     ``maps`` are numbered by their order: the bytecode names them by that number. ``probes`` maps functions to the
-    tracepoints that they attach to, ``iterators`` are the names of task iterators.
+    tracepoints that they attach to, ``iterators`` are the names of task iterators, ``unavailable`` the tables that this
+    kernel cannot supply, and why.
     """
 
     text: str
     maps: tuple[MapSpec, ...]
     probes: Mapping[str, str]
     iterators: tuple[str, ...]
+    unavailable: Mapping[str, str]
 
     @property
     def functions(self) -> list[str]:
@@ -82,20 +84,31 @@ def needed(names: Sequence[str], machine: str) -> set[tuple[str, str]]:
 
     What stands under a condition that only the compiler can judge (the number of a tracepoint's arguments) is left to it.
     """
+    return {pair for file in _files(names) for pair in _needed_by(file, machine)}
+
+
+def _needed_by(file: str, machine: str) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
-    for file in _files(names):
-        conditions: list[bool | None] = []
-        for line in _read(file).splitlines():
-            directive, _, condition = line.strip().partition(" ")
-            if directive in ("#if", "#ifdef", "#ifndef"):
-                conditions.append(machine == "aarch64" if directive + condition == "#ifdef__TARGET_ARCH_arm64" else None)
-            elif directive == "#else":
-                conditions[-1] = None if conditions[-1] is None else not conditions[-1]
-            elif directive == "#endif":
-                conditions.pop()
-            elif all(conditions):
-                found |= {(match[1] or match[3], match[2] or match[4]) for match in _MEMBER.finditer(line) if "structure" not in match[0]}
+    conditions: list[bool | None] = []
+    for line in _read(file).splitlines():
+        directive, _, condition = line.strip().partition(" ")
+        if directive in ("#if", "#ifdef", "#ifndef"):
+            conditions.append(machine == "aarch64" if directive + condition == "#ifdef__TARGET_ARCH_arm64" else None)
+        elif directive == "#else":
+            conditions[-1] = None if conditions[-1] is None else not conditions[-1]
+        elif directive == "#endif":
+            conditions.pop()
+        elif all(conditions):
+            found |= {(match[1] or match[3], match[2] or match[4]) for match in _MEMBER.finditer(line) if "structure" not in match[0]}
     return found
+
+
+def shortcomings(table: Table, types: KernelTypes) -> list[str]:
+    """Return what this kernel lacks of what the probes of a table use: members that keep it from being recorded, then tracepoints."""
+    file = f"{table.name}.bpf.c"
+    absent = sorted(_needed_by(file, platform.machine()) - types.offsets.keys())
+    lacking = [f"no member {member} in struct {structure}" for structure, member in absent]
+    return lacking + [f"no tracepoint {name}" for name in dict.fromkeys(_PROBE.findall(_read(file))) if name not in types.tracepoints]
 
 
 def _files(names: Sequence[str]) -> list[str]:
@@ -109,14 +122,20 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
     Raises
     ------
     RecordingError
-        If the kernel lacks a structure member that the probes read.
+        If the kernel lacks a structure member that the probes of the default tables read. Other tables are then left out.
     """
+    unavailable = {}
+    for table in ring_tables(names):
+        absent = [reason for reason in shortcomings(table, types) if reason.startswith("no member")]
+        if absent and not table.default:
+            unavailable[table.name] = "this kernel has " + ", ".join(absent)
+    names = [name for name in names if name not in unavailable]
     recorded = ring_tables(names)
     files = _files(names)
     declared = [(match[1], match[2], match[3].strip()) for file in files for match in _MAP.finditer(_read(file))]
     for table in recorded:
         # The size of a ring of constant stride is known only when it is made.
-        declared.append((f"rings_{table.name}", "ARRAY_OF_MAPS", "CPUS") if table.tail else (f"ring_{table.name}", "ARRAY", "0"))
+        declared.append((f"rings_{table.name}", "ARRAY_OF_MAPS", "CPUS") if table.in_ring_buffer else (f"ring_{table.name}", "ARRAY", "0"))
         declared.append((f"counters_{table.name}", "ARRAY", "CPUS"))
     if missing := sorted(needed(names, platform.machine()) - types.offsets.keys()):
         lacking = ", ".join(f"{member} in struct {structure}" for structure, member in missing)
@@ -145,11 +164,11 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
         if file == "common.bpf.h":
             for table in recorded:
                 array = f"MAP(ring_{table.name}, ARRAY, u32, struct {table.name}_record, 0)"
-                body.append(f"MAP(rings_{table.name}, ARRAY_OF_MAPS, u32, u32, 0)" if table.tail else array)
+                body.append(f"MAP(rings_{table.name}, ARRAY_OF_MAPS, u32, u32, 0)" if table.in_ring_buffer else array)
                 body.append(f"MAP(counters_{table.name}, ARRAY, u32, struct counters, 0)")
     probes = {f"{file.partition('.')[0]}__{name}": name for file in files for name in _PROBE.findall(_read(file))}
     iterators = tuple(name for file in files for name in _ITERATOR.findall(_read(file)))
-    return Source("\n".join([*prelude, *body]) + "\n", maps, probes, iterators)
+    return Source("\n".join([*prelude, *body]) + "\n", maps, probes, iterators, unavailable)
 
 
 def _entries(text: str, symbols: Mapping[str, int]) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,13 @@ QUIET_FILL, QUIET_SHARE = 0.1, 0.5
 """Merging waits while a ring is fuller, or the drain busier, than this."""
 
 
+class Source(Protocol):
+    """Something beside the rings that rows come from, such as the executable mappings that the kernel reports."""
+
+    def rows(self, closing: bool) -> Iterable[tuple[Table, pa.Table]]:
+        """Return what is new since the last call, as sorted rows by table; ``closing`` says that it is the last."""
+
+
 class Pump:
     """The moving parts of a recording.
 
@@ -40,6 +48,8 @@ class Pump:
         The trace folder.
     drains : list of TableDrain
         One per ring table.
+    sources : list of Source
+        What else rows come from; asked each second.
     """
 
     def __init__(
@@ -52,6 +62,8 @@ class Pump:
         self._tables = tables
         self._sealed_at = time.monotonic()
         self._quiet = True
+        self._skipped: Mapping[str, int] = {}
+        self.sources: list[Source] = []
         self._cost = _Cost(sum(ring.size for drain in drains for ring in drain.rings))
         self._upkeep = Upkeep(writer, tables, lambda: self._quiet)
 
@@ -108,10 +120,13 @@ class Pump:
             drain.fullest()
             self._seal(drain)
         if self._ledger is not None:
-            self.add(table("losses"), self._ledger.rows(time.clock_gettime_ns(time.CLOCK_MONOTONIC), closing))
+            self.add(table("losses"), self._ledger.rows(time.clock_gettime_ns(time.CLOCK_MONOTONIC), closing, self._skipped))
 
     def _seal_all(self, closing: bool = False) -> None:
         self.drain_all(closing)
+        for source in self.sources:
+            for to, rows in source.rows(closing):
+                self.add(to, rows)
         peak = max(drain.peak for drain in self.drains)
         share = self._cost.share()
         self.add(table("recorder"), self._cost.row(self.total_rows, self.lost, self.writer, peak))
@@ -122,10 +137,12 @@ class Pump:
     def finish(self, kernel: Kernel, end: str, reason: str, exit_status: int | None, detached_at: int, merged: bool) -> None:
         """Seal the rest, merge, and write the footer. The probes are detached before."""
         self._upkeep.stop()
+        self._skipped = kernel.skipped()
         self._seal_all(closing=True)
-        if "syscalls" in kernel.rings:
-            unfinished = np.frombuffer(kernel.run_prepared("detach"), record_dtype(table("syscalls")))
-            self.add(table("syscalls"), iterated_rows(table("syscalls"), unfinished))
+        for drain in self.drains:
+            one = drain.table
+            unfinished = np.frombuffer(kernel.run_prepared(f"{one.name}_detach"), record_dtype(one))
+            self.add(one, iterated_rows(one, unfinished))
         self.close_trace(end, reason, exit_status, detached_at, merged)
 
     def close_trace(

@@ -207,6 +207,6 @@ def _advance(length: int) -> int:
 
 def open_rings(table: Table, maps: Sequence[Map], counters: NDArray[np.void], cookie: int | None) -> list[SlotRing | RecordRing]:
     """Return the rings of a table, of the kind that its records need."""
-    if table.tail:
+    if table.in_ring_buffer:
         return [RecordRing(table, one, cookie) for one in maps]
     return list(slot_rings(table, maps[0], counters))

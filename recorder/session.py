@@ -192,7 +192,7 @@ class Session:
             clock=read_clock(),
             command=list(self._options.target.command),
             options=self._options.describe(),
-            tables={name: table(name).version for name in self._options.tables},
+            tables={name: table(name).version for name in self._options.tables if name not in kernel.code.unavailable},
             probes=probes,
             tools={"ringtape": VERSION, "bcc": kernel.code.bcc, "python": sys.version.split()[0]},
             abi=native_abi(),

@@ -21,8 +21,8 @@ DISCARDED = np.uint32(1 << 30)
 def record_dtype(table: Table) -> np.dtype[np.void]:
     """Return the dtype of the fixed part of a record of this table.
 
-    Records of tables with ``bytes`` columns carry a leading ``cookie`` and a trailing ``<column>_len`` for each of
-    them. The item size is a multiple of 8, as the ring rounds up to it.
+    Records in ring buffers carry a leading ``cookie`` and a trailing ``<column>_len`` for each ``bytes`` column.
+    The item size is a multiple of 8, as the ring rounds up to it.
     """
     names: list[str] = []
     formats: list[str] = []
@@ -37,7 +37,7 @@ def record_dtype(table: Table) -> np.dtype[np.void]:
         offsets.append(position)
         position += size
 
-    if table.tail:
+    if table.in_ring_buffer:
         add("cookie", "<u8", 8)
     for column in table.fixed:
         size = SIZES[column.type]

@@ -34,7 +34,12 @@ class Table:
     ring_size : int
         Bytes of ring memory for all CPUs together unless ``--ring-size`` says otherwise.
     needs : tuple of str
-        Tables that have to be recorded with it, because its records are made by their probes.
+        Tables that have to be recorded with it, because its records are made by their probes, or mean little without theirs.
+    interrupts : bool
+        Whether a probe that fills it may interrupt another one that does. Its records then lie in BPF ring buffers, where
+        that is safe, and not in slots.
+    cost : str
+        What recording it costs the recorded program, for the help: measured by `./run bench`.
     """
 
     name: str
@@ -45,6 +50,8 @@ class Table:
     default: bool = True
     ring_size: int = 0
     needs: tuple[str, ...] = ()
+    interrupts: bool = False
+    cost: str = ""
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
@@ -77,10 +84,15 @@ class Table:
         return next(column for column in self.columns if column.name == name)
 
     @property
+    def in_ring_buffer(self) -> bool:
+        """Whether records lie in BPF ring buffers: those of varying size, and those made in interrupts. The others lie in slots."""
+        return bool(self.tail) or self.interrupts
+
+    @property
     def record_size(self) -> int:
         """Bytes of the fixed part of a record: a multiple of 8."""
         used = sum(SIZES[column.type] for column in self.fixed)
-        if self.tail:
+        if self.in_ring_buffer:
             used += 8
             used += -used % 4 + 4 * len(self.tail)
         return used + -used % 8
@@ -88,19 +100,19 @@ class Table:
     def c_struct(self) -> str:
         """Return the C struct that the probe fills.
 
-        Records of tables with ``bytes`` columns begin with a cookie by which the drain finds them in the ring, and end
-        their fixed part with the length of each of those columns; the values follow without padding.
+        Records in ring buffers begin with a cookie by which the drain finds them; their fixed part ends with the length of
+        each ``bytes`` column, and the values follow without padding.
         """
         lines = [f"struct {self.name}_record {{"]
         lines += [f"  {kind} {name};" for kind, name in self._c_members()]
         return "\n".join([*lines, "};"])
 
     def _c_members(self) -> Iterator[tuple[str, str]]:
-        if self.tail:
+        if self.in_ring_buffer:
             yield "u64", "cookie"
         for column in self.fixed:
             yield ("char", f"{column.name}[16]") if column.type == "comm" else (C_TYPES[column.type], column.name)
-        if self.tail:
+        if self.in_ring_buffer:
             # The lengths are 32-bit: bring them to their alignment before, the whole to a multiple of 8 after.
             used = sum(SIZES[column.type] for column in self.fixed) + 8
             if used % 4:

@@ -12,7 +12,7 @@ from ringtape.analysis.registry import Result, analysis
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.table import table as declared
 
-_UNREADABLE = 2
+_UNREADABLE, _SKIPPED = 2, 3
 
 
 @analysis(
@@ -33,6 +33,7 @@ _UNREADABLE = 2
         Result("until", pl.Int64, "when the last was lost", "time"),
         Result("no_storage", pl.Int64, "calls not recorded because the kernel had no memory for the thread's state", "count", quiet=True),
         Result("unreadable", pl.Int64, "strings that could not be read from the program's memory", "count", quiet=True),
+        Result("skipped", pl.Int64, "times that the kernel did not run a probe that was running already (CPU -1)", "count", quiet=True),
     ),
 )
 def loss(trace: Trace, *, by: Literal["cpu", "syscall"] = "cpu") -> pl.DataFrame:
@@ -50,7 +51,7 @@ def loss(trace: Trace, *, by: Literal["cpu", "syscall"] = "cpu") -> pl.DataFrame
     DataFrame
         One row per table and CPU (all of them), or per table and system call (those with losses): ``attempted``,
         ``recorded``, ``lost``, ``share``, ``unaccounted``, ``time`` (ns), ``since`` and ``until`` (ns of CLOCK_MONOTONIC),
-        ``no_storage``, ``unreadable``.
+        ``no_storage``, ``unreadable``, ``skipped``.
 
     Raises
     ------
@@ -74,6 +75,7 @@ def loss(trace: Trace, *, by: Literal["cpu", "syscall"] = "cpu") -> pl.DataFrame
             pl.col("until").filter(full).max(),
             pl.col("count").filter(cause == NO_STORAGE).sum().alias("no_storage"),
             pl.col("count").filter(cause == _UNREADABLE).sum().alias("unreadable"),
+            pl.col("count").filter(cause == _SKIPPED).sum().alias("skipped"),
         )
     )
     recorded = pl.concat([pl.DataFrame(schema={**{key: lost.schema[key] for key in keys}, "recorded": pl.Int64}), *_recorded(trace, keys)])
@@ -82,7 +84,7 @@ def loss(trace: Trace, *, by: Literal["cpu", "syscall"] = "cpu") -> pl.DataFrame
         rows = rows.join(_attempted(trace), on=keys, how="full", coalesce=True, nulls_equal=True)
     else:
         rows = rows.with_columns(pl.lit(None, pl.Int64).alias("attempted"), syscall_label(trace.header.abi))
-    numbers = ("recorded", "lost", "time", "no_storage", "unreadable")
+    numbers = ("recorded", "lost", "time", "no_storage", "unreadable", "skipped")
     rows = rows.with_columns(pl.col(numbers).fill_null(0)).with_columns(
         (pl.col("attempted") - pl.col("recorded") - pl.col("lost")).alias("unaccounted"),
         pl.when(pl.col("recorded") + pl.col("lost") > 0).then(pl.col("lost") / (pl.col("recorded") + pl.col("lost"))).otherwise(0.0).alias("share"),

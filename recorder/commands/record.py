@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ringtape.schemas.table import Table
 
 EPILOG = """\
 Examples:
@@ -23,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     rings = [one for one in tables().values() if one.origin == "ring"]
     default = ",".join(one.name for one in rings if one.default)
-    parser.epilog = EPILOG
+    parser.epilog = EPILOG + _costs(rings)
     parser.usage = "ringtape record [options] -- COMMAND [ARG ...]"
     parser.add_argument("-o", "--output", type=Path, metavar="TRACE", help="trace folder to make (default: a name from command and time, here)")
     what = parser.add_argument_group("what to record (or a command after --)")
@@ -42,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--no-merge", action="store_true", help="leave the parts as they were sealed")
     how.add_argument("-q", "--quiet", action="store_true", help="no progress line and no summary")
     parser.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
+
+
+def _costs(rings: list[Table]) -> str:
+    lines = [f"  {one.name:<10} {'*' if one.default else ' '} {one.doc}" + (f"\n{'':15}{one.cost}" if one.cost else "") for one in rings]
+    return "\nTables (* without --tables):\n" + "\n".join(lines)
 
 
 def run(args: argparse.Namespace) -> int:

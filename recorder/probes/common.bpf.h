@@ -111,6 +111,7 @@ struct task_state {
 #define CAUSE_RING_FULL 0
 #define CAUSE_NO_STORAGE 1
 #define CAUSE_UNREADABLE 2
+/* 3: the kernel skipped the probe, because another instance of it was running on the CPU; told by the kernel's own counter. */
 
 struct loss_key {
   s32 nr;
@@ -205,6 +206,32 @@ INLINE int matches(u64 task) {
 /* The same for a thread that is not the current one. Of such the cgroup cannot be told cheaply on every kernel. */
 INLINE int selects(u64 task) {
   return READ(u32, task, task_struct, tgid) != CONFIG->self && CONFIG->select != SELECT_CGROUP && matches(task);
+}
+
+/* For any task: its ancestor at the level of the cgroup that was asked for. */
+INLINE int in_cgroup(u64 task) {
+#ifdef OFFSET_cgroup__ancestors
+  u64 css_set = READ(u64, task, task_struct, cgroups), ancestor = 0, id = 0;
+  u64 cgroup = READ(u64, css_set, css_set, dfl_cgrp), node = 0;
+  if (READ(u32, cgroup, cgroup, level) < CONFIG->cgroup_level) return 0;
+  read_kernel(&ancestor, sizeof(ancestor), ADDRESS(cgroup, cgroup, ancestors) + 8 * CONFIG->cgroup_level);
+  read_kernel(&node, sizeof(node), ADDRESS(ancestor, cgroup, kn));
+  read_kernel(&id, sizeof(id), ADDRESS(node, kernfs_node, id));
+  return id == CONFIG->cgroup;
+#else
+  return 0; /* before Linux 6.1 */
+#endif
+}
+
+/* Whether a task is recorded, current or not; 0 for idle tasks, which have no storage. */
+INLINE int is_recorded(u64 task) {
+  if (CONFIG->select == SELECT_MARKED) {
+    struct task_state *state = task_storage(MAP_state, task, 0, 0);
+    return state && state->traced == TRACED;
+  }
+  u32 process = READ(u32, task, task_struct, tgid);
+  if (process == CONFIG->self || process == 0) return 0;
+  return CONFIG->select == SELECT_CGROUP ? in_cgroup(task) : matches(task);
 }
 
 /* The state of the current task if it is to be recorded, else 0. */

@@ -266,7 +266,7 @@ PROBE(sched_process_exit) {
 
 /* Run once after the probes are detached: calls that have not returned. A thread that was not seen since the probes were
  * attached, and sleeps in a call, has been in it all the time; one that runs may be anywhere. */
-ITERATOR(detach) {
+ITERATOR(syscalls_detach) {
   u64 task = ctx[1];
   if (!task) return 0;
   struct task_state *state = task_storage(MAP_state, task, 0, 0);

@@ -40,6 +40,11 @@ def test_nothing_that_could_steer_a_terminal_is_left(value):
     shown.encode()
 
 
+def test_every_control_and_format_character_is_escaped():
+    hidden = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+    assert [char for char in hidden if escape(char) == char] == []
+
+
 def test_examples():
     assert escape("plain/path-1_x.txt") == "plain/path-1_x.txt"
     assert escape(b"\x1b]0;title\x07\x9b31m") == "\\x1b]0;title\\x07\\x9b31m"
