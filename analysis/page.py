@@ -8,24 +8,14 @@ from collections.abc import Mapping
 from html import escape as html
 from typing import TYPE_CHECKING
 
-from ringtape.analysis.pictures import png
+from ringtape.analysis.pictures import Picture, png
 from ringtape.schemas.errors import RingtapeError
 from ringtape.schemas.escape import escape
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from ringtape.analysis.render import Cells
     from ringtape.analysis.report import Report
 
-CAPTIONS = {
-    "mix": "Share of the time inside system calls, and of their number.",
-    "percentiles": "Latency by percentile: at 99, one call in a hundred took longer.",
-    "ecdf": "Share of calls that took at most this long.",
-    "ccdf": "The tail: share of calls that took longer.",
-    "heat-map": "When calls took how long.",
-}
-AFTER = {"syscall_mix": ("mix",), "latency": ("percentiles", "ecdf", "ccdf", "heat-map")}
 STYLE = """
 :root{color-scheme:light}
 body{font:16px/1.45 system-ui,sans-serif;color:#222;background:#fff;max-width:72rem;margin:0 auto;padding:1rem}
@@ -43,7 +33,7 @@ figure{margin:1.2rem 0}img{max-width:100%;height:auto}figcaption{color:#666;font
 """.strip()
 
 
-def page(report: Report, drawn: Mapping[str, Figure]) -> str:
+def page(report: Report, drawn: Mapping[str, tuple[Picture, ...]]) -> str:
     """Return the report as HTML; every text that came from the trace is escaped."""
     title = html(report.title)
     body = [f"<h1>{title}</h1>", _facts(report.facts), f'<div class="table">{_table(report.sizes)}</div>']
@@ -54,7 +44,7 @@ def page(report: Report, drawn: Mapping[str, Figure]) -> str:
         elif section.wide.rows:
             body.append(f'<div class="table">{_table(section.wide)}</div>')
         body += [f'<p class="note">{html(note)}</p>' for note in section.notes]
-        body += [_picture(name, drawn[name]) for name in AFTER.get(section.name, ()) if name in drawn]
+        body += [_picture(picture) for picture in drawn.get(section.name, ())]
         body.append("</section>")
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     head = (
@@ -79,13 +69,13 @@ def _table(content: Cells) -> str:
     return f"<table><thead>{row(content.heads, 'th')}</thead><tbody>{''.join(row(values, 'td') for values in content.rows)}</tbody></table>"
 
 
-def _picture(name: str, figure: Figure) -> str:
-    data = base64.b64encode(png(figure)).decode()
-    caption = html(CAPTIONS[name])
+def _picture(picture: Picture) -> str:
+    data = base64.b64encode(png(picture.figure)).decode()
+    caption = html(picture.caption)
     return f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
 
 
-def write_page(report: Report, drawn: Mapping[str, Figure], file: str) -> None:
+def write_page(report: Report, drawn: Mapping[str, tuple[Picture, ...]], file: str) -> None:
     """Write the page.
 
     Raises

@@ -1,16 +1,16 @@
-"""Which pictures a report has, and their files."""
+"""The pictures that the analyses of a trace bring, and their files."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ringtape.analysis import plots
-from ringtape.analysis.analyses.syscall_mix import syscall_mix
-from ringtape.analysis.distributions import latency_ecdf, latency_over_time
+from ringtape.analysis import registry
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.errors import RingtapeError
 from ringtape.schemas.escape import escape
@@ -19,20 +19,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(trace: Trace) -> Mapping[str, Figure]:
-    """Return the pictures of a trace by name; none if system calls were not recorded."""
-    if "syscalls" not in trace.tables:
-        return {}
-    distribution = latency_ecdf(trace)
-    lost = trace.lost().get("syscalls", 0)
-    note = f"{lost:,} calls were lost and are not in the picture" if lost else ""
-    return {
-        "mix": plots.mix(syscall_mix(trace)),
-        "percentiles": plots.percentiles(distribution, note=note),
-        "ecdf": plots.ecdf(distribution, note=note),
-        "ccdf": plots.ccdf(distribution, note=note),
-        "heat-map": plots.heat_map(latency_over_time(trace), note=note),
-    }
+@dataclass(frozen=True)
+class Picture:
+    """A picture: the stem of its file, what it shows in one sentence, and the figure."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+def draw(trace: Trace) -> Mapping[str, tuple[Picture, ...]]:
+    """Return the pictures of a trace by the analysis that brings them.
+
+    An analysis brings pictures by a function ``pictures(trace)`` in its file, which yields `Picture`; it is asked if the
+    tables of the analysis were recorded.
+    """
+    found = {}
+    for name, analysis in registry.every().items():
+        bring: Callable[[Trace], Iterable[Picture]] | None = getattr(sys.modules[analysis.function.__module__], "pictures", None)
+        if bring is not None and set(analysis.tables) <= set(trace.tables):
+            found[name] = tuple(bring(trace))
+    return found
 
 
 def png(figure: Figure) -> bytes:
@@ -42,7 +49,7 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def save(drawn: Mapping[str, Figure], folder: str | os.PathLike[str]) -> Iterator[Path]:
+def save(drawn: Mapping[str, tuple[Picture, ...]], folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Write pictures into a folder, made if need be, and yield their paths.
 
     Raises
@@ -53,9 +60,9 @@ def save(drawn: Mapping[str, Figure], folder: str | os.PathLike[str]) -> Iterato
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for name, figure in drawn.items():
-            path = target / f"latency-{name}.png" if name != "mix" else target / "mix.png"
-            path.write_bytes(png(figure))
+        for picture in (picture for pictures in drawn.values() for picture in pictures):
+            path = target / f"{picture.name}.png"
+            path.write_bytes(png(picture.figure))
             yield path
     except OSError as error:
         raise RingtapeError(f"{escape(str(target))}: {os.strerror(error.errno or 0).lower()}", "name a folder that can be written to") from None

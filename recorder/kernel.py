@@ -57,9 +57,10 @@ class Kernel:
         """Attach every program to its tracepoint, and note what could not be."""
         self.probes.extend(Probe(name, False, reason) for name, reason in self.code.unavailable.items())
 
-        def order(item: tuple[str, str]) -> tuple[int, str]:
+        def order(item: tuple[str, str]) -> tuple[int, bool, str]:
             name, tracepoint = item
-            return (_FIRST.index(tracepoint) if tracepoint in _FIRST else len(_FIRST), name)
+            # The end of an interrupt before its beginning: one that was counted must not go on for ever.
+            return (_FIRST.index(tracepoint) if tracepoint in _FIRST else len(_FIRST), not tracepoint.endswith("_exit"), name)
 
         for name, tracepoint in sorted(self.code.probes.items(), key=order):
             if name in self.refused:

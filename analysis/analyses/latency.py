@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import polars as pl
 
 from ringtape.analysis.grouping import GROUPS, By, Grouping
 from ringtape.analysis.ledger import NO_RETURN, UNFINISHED, timed_losses, unreturned_at_most
+from ringtape.analysis.pictures import Picture
 from ringtape.analysis.quantiles import quantiles
 from ringtape.analysis.registry import Result, analysis
 from ringtape.analysis.trace import Trace
@@ -114,6 +115,21 @@ def latency(trace: Trace, *, by: By | Sequence[By] = "syscall", syscall: str | N
     ).rename({"count": "calls"})
     order = [*grouping.by]
     return grouping.named(rows).sort("calls", *order, descending=[True, *(False for _ in order)], nulls_last=True)
+
+
+def pictures(trace: Trace) -> Iterator[Picture]:
+    """Draw the distribution in four ways."""
+    from ringtape.analysis.distributions import latency_ecdf, latency_over_time
+    from ringtape.analysis.plots.latency import ccdf, ecdf, heat_map, percentiles
+
+    distribution = latency_ecdf(trace)
+    lost = trace.lost().get("syscalls", 0)
+    note = f"{lost:,} calls were lost and are not in the picture" if lost else ""
+    caption = "Latency by percentile: at 99, one call in a hundred took longer."
+    yield Picture("latency-percentiles", caption, percentiles(distribution, note=note))
+    yield Picture("latency-ecdf", "Share of calls that took at most this long.", ecdf(distribution, note=note))
+    yield Picture("latency-ccdf", "The tail: share of calls that took longer.", ccdf(distribution, note=note))
+    yield Picture("latency-heat-map", "When calls took how long.", heat_map(latency_over_time(trace), note=note))
 
 
 def _ends(index: int, name: str) -> tuple[pl.Expr, pl.Expr, pl.Expr]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
 from ringtape.analysis.grouping import GROUPS, By, Grouping
 from ringtape.analysis.ledger import CHILD, NO_RETURN, UNFINISHED, lost_calls
 from ringtape.analysis.naming import errno_name, is_error
+from ringtape.analysis.pictures import Picture
 from ringtape.analysis.registry import Result, analysis
 from ringtape.analysis.trace import Trace
 
@@ -90,6 +91,13 @@ def syscall_mix(trace: Trace, *, by: By | Sequence[By] = "syscall") -> pl.DataFr
     )
     order = [*grouping.by]
     return grouping.named(rows.with_columns(shares)).sort("time", "calls", *order, descending=[True, True, *(False for _ in order)], nulls_last=True)
+
+
+def pictures(trace: Trace) -> Iterator[Picture]:
+    """Draw the mix."""
+    from ringtape.analysis.plots.mix import mix
+
+    yield Picture("mix", "Share of the time inside system calls, and of their number.", mix(syscall_mix(trace)))
 
 
 def _share(column: str) -> pl.Expr:

@@ -106,6 +106,7 @@ struct task_state {
   u8 unselected; /* entered a call while it was not selected */
   u8 reserved;
   u32 strings;   /* which arguments of the pending call are strings (CALL_STRINGS) */
+  u64 since;     /* from when on the thread is recorded; 0: since it was made, or was first seen to be selected */
 };
 
 #define CAUSE_RING_FULL 0

@@ -173,6 +173,7 @@ PROBE(sys_enter) {
     if (state->traced == ARMED) {
       if (nr != NR_EXECVE && nr != NR_EXECVEAT) return 0;
       state->traced = TRACED;
+      state->since = now_ns();
     }
   } else {
     if (READ(u32, task, task_struct, tgid) == CONFIG->self) return 0;

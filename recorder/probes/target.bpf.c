@@ -39,7 +39,7 @@ ITERATOR(attach) {
   if (!state) return 0;
   if (state->traced || state->at_attach) return 0; /* an earlier pass was here */
   state->at_attach = 1;
-  state->entered = now_ns();
+  state->entered = state->since = now_ns();
   state->args[0] = READ(u64, task, task_struct, utime);
   if (CONFIG->select == SELECT_MARKED) {
     state->traced = TRACED;

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ringtape
-from ringtape.analysis import plots
 from ringtape.analysis.analyses.syscall_mix import syscall_mix
 from ringtape.analysis.distributions import latency_ecdf, latency_histogram, latency_over_time
 from ringtape.analysis.in_force import InForce
+from ringtape.analysis.plots import latency as plots
+from ringtape.analysis.plots.mix import mix
 from tests.factory import T0, make
 
 
@@ -61,7 +62,7 @@ def test_every_picture_can_be_drawn_of_any_trace(folder: Path, calls: int) -> No
         plots.ccdf(distribution),
         plots.percentiles(distribution),
         plots.heat_map(latency_over_time(trace)),
-        plots.mix(syscall_mix(trace)),
+        mix(syscall_mix(trace)),
     ]
     for figure in drawn:
         figure.canvas.draw()  # type: ignore[attr-defined]
@@ -76,7 +77,7 @@ def test_names_with_dollars_are_no_mathematics(folder: Path) -> None:
     events = [{"ts": T0 - 1, "pid": pid, "kind": 1, "comm": b"$x_{%d$" % pid} for pid in (1, 2)]
     trace = ringtape.open(make(folder, syscalls=rows, processes=events))
     plots.ecdf(latency_ecdf(trace, by="command")).canvas.draw()  # type: ignore[attr-defined]
-    plots.mix(syscall_mix(trace, by="command")).canvas.draw()  # type: ignore[attr-defined]
+    mix(syscall_mix(trace, by="command")).canvas.draw()  # type: ignore[attr-defined]
 
 
 def test_the_axis_of_percentiles_reads_90_99_and_so_on(folder: Path) -> None:
