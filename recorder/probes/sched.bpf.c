@@ -192,9 +192,17 @@ PROBE(sched_switch) {
 ITERATOR(sched_detach) {
   u64 task = ctx[1];
   if (!task) return 0;
-  struct sched_state *state = task_storage(MAP_sched_state, task, 0, 0);
-  if (!state || (!state->on && !state->off && !state->runnable)) return 0;
   u64 now = now_ns();
+  struct sched_state *state = task_storage(MAP_sched_state, task, 0, 0);
+  if (!state || (!state->on && !state->off && !state->runnable)) {
+    /* Recorded, and never seen to run: it has slept all the time. */
+    if (!sched_since(task) || !is_recorded(task)) return 0;
+    struct sched_record sleeper = {.ts = now, .seq = -1, .cpu = -1, .state = READ(u32, task, task_struct, __state), .kind = STAY_BLOCKED};
+    sleeper.pid = READ(u32, task, task_struct, tgid);
+    sleeper.tid = READ(u32, task, task_struct, pid);
+    seq_write(*(u64 *)(*(u64 *)ctx), &sleeper, sizeof(sleeper));
+    return 0;
+  }
   struct sched_record record = {.ts = now, .seq = -1, .cpu = -1, .state = state->left};
   u8 kind = STAY_BLOCKED;
   if (state->on) {
