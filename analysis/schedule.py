@@ -9,7 +9,7 @@ import polars as pl
 
 from ringtape.analysis.trace import Trace
 
-RUNNING_AT_ATTACH, RUNNING, WAITING, BLOCKED = 1, 2, 3, 4
+RUNNING_AT_ATTACH, RUNNING, WAITING, BLOCKED, UNSEEN = 1, 2, 3, 4, 5
 ON, WAIT, SLEEP, UNINTERRUPTIBLE, STOPPED, OFF, LOST, ON_LOSSY = KINDS = range(8)
 """What a segment is: on a CPU, waiting for one, blocked (interruptible, uninterruptible, stopped, state unknown), not known because
 stays were lost, on a CPU while system calls were being lost there."""
@@ -31,10 +31,10 @@ def stays(trace: Trace) -> pl.DataFrame:
     DataFrame
         One row per row of ``sched``, by thread and time: ``thread`` (0, 1, 2 ...: a thread number that is used again is another
         thread), ``tid``, ``pid``, ``ts``, ``end``, ``wait`` (ns, 0 where unknown), ``cpu``, ``state``, ``preempt``, ``kind``,
-        ``waker``, ``waker_pid``, ``context``, ``migrations``, ``before`` (end of the stay before; null for the first), ``left``
+        ``waker``, ``waker_pid``, ``context``, ``migrations``, ``run``, ``before`` (end of the stay before; null for the first), ``left``
         (state left in then: 0 runnable; null for the first), ``gap`` (stays that were lost in between).
     """
-    columns = ["tid", "pid", "ts", "dur", "wait", "cpu", "slice", "state", "preempt", "kind", "waker", "waker_pid", "context", "migrations"]
+    columns = ["tid", "pid", "ts", "dur", "wait", "cpu", "slice", "state", "preempt", "kind", "waker", "waker_pid", "context", "migrations", "run"]
     frame = trace.collect(trace.scan("sched").select(columns)).sort("tid", "ts", "slice")
     frame = frame.with_columns((pl.col("ts") + pl.col("dur")).alias("end"), _began_anew(trace, frame))
     same = pl.col("tid") == pl.col("tid").shift()

@@ -52,6 +52,7 @@ class Kernel:
     links: list[int] = field(default_factory=list)
     iterators: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    at_end: dict[str, bytes] = field(default_factory=dict)
 
     def attach(self) -> None:
         """Attach every program to its tracepoint, and note what could not be."""
@@ -99,10 +100,11 @@ class Kernel:
                 found[of] = found.get(of, 0) + count
         return found
 
-    def run_prepared(self, name: str) -> bytes:
-        """Run an iterator that was prepared; it runs once."""
-        descriptor = self.iterators.pop(name, None)
-        return b"" if descriptor is None else _read_all(descriptor)
+    def look_at_the_end(self) -> None:
+        """Run the iterators that were prepared, and keep what they write in ``at_end``."""
+        for name, descriptor in self.iterators.items():
+            self.at_end[name] = _read_all(descriptor)
+        self.iterators.clear()
 
     def arm(self, pid: int) -> None:
         """Mark the launcher, so that it is recorded from its execve on."""

@@ -141,7 +141,7 @@ class Pump:
         self._seal_all(closing=True)
         for drain in self.drains:
             one = drain.table
-            unfinished = np.frombuffer(kernel.run_prepared(f"{one.name}_detach"), record_dtype(one))
+            unfinished = np.frombuffer(kernel.at_end.get(f"{one.name}_detach", b""), record_dtype(one))
             self.add(one, iterated_rows(one, unfinished))
         self.close_trace(end, reason, exit_status, detached_at, merged)
 

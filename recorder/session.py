@@ -243,7 +243,8 @@ class Session:
                 if duration is not None and time.monotonic() - began >= duration / 1e9:
                     return
                 if launcher or self._options.target.pids:
-                    (live,) = struct.unpack_from("=q", status, 0)
+                    live, _, leaving = struct.unpack_from("=qqq", status, 0)
+                    live += leaving
                     # The probe sees the end of the last thread long before wait(2) does: a large memory is given back in between.
                     if ended if launcher and not self._options.wait_for_descendants else live <= 0 and (ended or not launcher):
                         return
@@ -293,9 +294,11 @@ class Session:
 
 
 def kernel_stop(kernel: Kernel) -> int:
-    """Detach the probes and return when."""
+    """Detach the probes, look at what goes on at once, and return when that was."""
     kernel.detach()
-    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    detached_at = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    kernel.look_at_the_end()
+    return detached_at
 
 
 def read_clock() -> Clock:

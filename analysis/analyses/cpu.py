@@ -16,7 +16,8 @@ CPU = Result("cpu", pl.Int16, "CPU; null for what was on one when the recording 
     tables=("sched",),
     groups=(*GROUPS, CPU),
     columns=(
-        Result("time", pl.Int64, "time on a CPU; in the row of the lost, the exact sum of the lost stays", "ns"),
+        Result("time", pl.Int64, "CPU time as the kernel accounts it; in the row of the lost, the sum of the lost stays", "ns"),
+        Result("occupied", pl.Int64, "time between being put on a CPU and leaving it: what switching took is part of it", "ns", wide=True),
         Result("share", pl.Float64, "time / time from the first thread to the last: CPUs used", "share"),
         Result("stays", pl.Int64, "stays on a CPU", "count"),
         Result("mean", pl.Float64, "time / stays", "ns"),
@@ -42,7 +43,7 @@ def cpu(trace: Trace, *, by: By = "process", cpus: bool = False) -> pl.DataFrame
     Returns
     -------
     DataFrame
-        One row per group, most time first: ``time`` (ns), ``share``, ``stays``, ``mean``, ``longest`` (ns), ``voluntary``,
+        One row per group, most time first: ``time``, ``occupied`` (ns), ``share``, ``stays``, ``mean``, ``longest`` (ns), ``voluntary``,
         ``involuntary``, ``migrations``, ``lost``. Stays that were lost stand in a row of their own without names: the ledger knows
         their time, not their thread.
 
@@ -58,13 +59,14 @@ def cpu(trace: Trace, *, by: By = "process", cpus: bool = False) -> pl.DataFrame
     rows = stays(trace)
     threads = lives(trace, rows)
     keys = [*KEYS[by], *(["cpu"] if cpus else [])]
-    own = pl.col("kind") < WAITING
+    own = ~pl.col("kind").is_in([WAITING, BLOCKED])
     switched = ~pl.col("kind").is_in([RUNNING, WAITING, BLOCKED])
     runnable = (pl.col("state") == 0) | (pl.col("preempt") == 1)
     stay = rows.rename({"thread": "number"}).join(named(trace, threads, by), on="number", how="left")
     stay = stay.with_columns((pl.col("end") - pl.col("ts")).alias("length"), pl.when(pl.col("cpu") >= 0).then(pl.col("cpu")).alias("cpu"))
     sums = stay.group_by(keys).agg(
-        pl.col("length").sum().alias("time"),
+        pl.col("run").sum().alias("time"),
+        pl.col("length").sum().alias("occupied"),
         own.sum().cast(pl.Int64).alias("stays"),
         pl.col("length").filter(own).max().alias("longest"),
         (switched & ~runnable).sum().cast(pl.Int64).alias("voluntary"),
@@ -90,5 +92,5 @@ def _lost(trace: Trace, like: pl.DataFrame, cpus: bool) -> pl.DataFrame:
     found = trace.collect(ledger.group_by("cpu").agg(pl.col("count").sum().alias("lost"), pl.col("sum").sum().alias("time")))
     if not cpus:
         found = found.select(pl.col("lost").sum(), pl.col("time").sum())
-    zero = [pl.lit(0, pl.Int64).alias(name) for name in ("stays", "voluntary", "involuntary", "migrations")]
+    zero = [pl.lit(0, pl.Int64).alias(name) for name in ("occupied", "stays", "voluntary", "involuntary", "migrations")]
     return pl.concat([empty, found.filter(pl.col("lost") > 0).with_columns(zero)], how="diagonal")

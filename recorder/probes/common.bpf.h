@@ -85,6 +85,7 @@ struct counters {
 struct status {
   s64 live; /* recorded threads that have not ended (command and --pid) */
   u64 stopped; /* the errno for which the recorder gave up; written by user space, read by `recover` */
+  s64 leaving; /* recorded threads that have ended and not yet left their CPU; only the table sched counts them */
 };
 
 #define UNTRACED 0

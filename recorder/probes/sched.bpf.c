@@ -1,24 +1,29 @@
 /* One record for each stay of a thread on a CPU, made when it leaves. Programs at sched_switch run with interrupts off, so
  * no other of them can come in between. */
 
+#define TASK_DEAD 0x80
 #define STAY_WHOLE 0
 #define STAY_AT_ATTACH 1
 #define STAY_RUNNING 2
 #define STAY_WAITING 3
 #define STAY_BLOCKED 4
+#define STAY_UNSEEN 5
 
 struct sched_state {
   u64 on;        /* on a CPU since; 0: not on one, or not seen to be put on one */
   u64 off;       /* left the CPU last; 0: never seen */
   u64 runnable;  /* runnable since; 0: blocked, or unknown */
   u64 wait;
+  u64 sum;       /* CPU time of the thread when it left the CPU last, as the kernel accounts it */
+  u64 run;       /* of the stay that ends */
   u32 waker;
   u32 waker_pid;
   u32 slice;
   u32 left;      /* state in which the CPU was left last */
   u16 migrations;
   u8 context;
-  u8 reserved[5];
+  u8 leaving;    /* has ended, and is on its CPU for the last time */
+  u8 reserved[4];
 };
 MAP(sched_state, TASK_STORAGE, u32, struct sched_state, 0)
 
@@ -68,6 +73,7 @@ INLINE u64 sched_since(u64 task) {
 
 INLINE void fill_stay(struct sched_record *record, u64 task, struct sched_state *state, u8 kind) {
   record->wait = state->wait;
+  record->run = state->run;
   record->pid = READ(u32, task, task_struct, tgid);
   record->tid = READ(u32, task, task_struct, pid);
   record->waker = state->waker;
@@ -109,7 +115,8 @@ PROBE(sched_waking) {
     /* Awake still, or gone to sleep a moment ago and not yet off its CPU. Since Linux 6.12 a sleeper may stay queued. */
     u8 delayed = 0;
 #ifdef OFFSET_sched_entity__sched_delayed
-    delayed = READ_BIT(ADDRESS(task, task_struct, se), sched_entity, sched_delayed);
+    u64 entity = ADDRESS(task, task_struct, se);
+    delayed = READ_BIT(entity, sched_entity, sched_delayed);
 #endif
     if (READ(u32, task, task_struct, on_rq) && !delayed) return 0;
   }
@@ -140,6 +147,23 @@ PROBE(sched_migrate_task) {
   return 0;
 }
 
+INLINE void count_leaving(s64 change) {
+  u32 zero = 0;
+  struct status *status = map_lookup(MAP_status, &zero);
+  if (status) __sync_fetch_and_add(&status->leaving, change);
+}
+
+/* A thread goes on to give back its memory: its last stay is over later, and the recording must not end before. */
+PROBE(sched_process_exit) {
+  u64 task = ctx[0];
+  if (!is_recorded(task)) return 0;
+  struct sched_state *state = task_storage(MAP_sched_state, task, 0, CREATE);
+  if (!state || state->leaving) return 0;
+  state->leaving = 1;
+  count_leaving(1);
+  return 0;
+}
+
 PROBE(sched_switch) {
   u64 prev = ctx[1], next = ctx[2];
   u8 preempt = ctx[0] & 1;
@@ -157,14 +181,29 @@ PROBE(sched_switch) {
   if (state) {
     u64 since = state->on;
     u8 kind = STAY_WHOLE;
-    if (!since) {
+    u64 entity = ADDRESS(prev, task_struct, se);
+    u64 sum = READ(u64, entity, sched_entity, sum_exec_runtime);
+    u64 run = sum - state->sum;
+    if (!since && state->off) {
+      /* Some kernels hide switches of some threads (a guest's agent, say): the CPU time that the kernel accounts tells. */
+      since = run < now - state->off ? now - run : state->off;
+      kind = STAY_UNSEEN;
+      state->wait = state->runnable && state->runnable < since ? since - state->runnable : 0;
+      state->runnable = 0;
+    } else if (!since) {
       since = sched_since(prev);
       kind = STAY_AT_ATTACH;
       state->wait = -1;
     }
+    state->run = state->sum ? run : since ? now - since : 0;
+    state->sum = sum;
     if (since) {
       emit_stay(prev, state, since, now, left, preempt, kind);
       state->slice++;
+    }
+    if (state->leaving && left & TASK_DEAD) {
+      state->leaving = 0;
+      count_leaving(-1);
     }
     state->on = 0;
     state->off = now;
@@ -209,8 +248,9 @@ ITERATOR(sched_detach) {
     kind = STAY_RUNNING;
     record.ts = state->on;
     record.dur = now - state->on;
+    state->run = record.dur; /* the kernel brings its sum up to date when the thread leaves */
   } else {
-    state->wait = 0;
+    state->wait = state->run = 0;
     if (state->runnable) {
       kind = STAY_WAITING;
       state->wait = now - state->runnable;

@@ -49,6 +49,7 @@ ITERATOR(attach) {
 #ifdef TABLE_processes
   struct processes_record record = {};
   describe(&record, task, PROCESS_EXISTING);
+  record.ts = state->since; /* so that all tables tell of the same beginning */
   seq_write(seq, &record, sizeof(record));
 #else
   u64 one = 1;

@@ -14,6 +14,13 @@ TABLE = Table(
         ts("when the thread was put on the CPU (kinds 3 and 4: when the recording ended)", "sched_switch: next"),
         Column("dur", "i64", "time on the CPU", "ns", "sched_switch: prev"),
         Column("wait", "i64", "time before ts that the thread was runnable and waited for a CPU; -1: unknown", "ns", "sched_waking, sched_switch"),
+        Column(
+            "run",
+            "i64",
+            "CPU time of the stay as the kernel accounts it: without what picking the next thread took, and interrupts where it tells them apart",
+            "ns",
+            "sched_entity.sum_exec_runtime",
+        ),
         seq(),
         PID,
         TID,
@@ -47,10 +54,10 @@ TABLE = Table(
         Column(
             "kind",
             "i8",
-            "how the stay began and ended",
+            "how the stay began and ended; where its arrival was not seen, it began as long before its end as the kernel accounts CPU time",
             "",
             "probe",
-            {0: "whole", 1: "running at attach", 2: "running at detach", 3: "waiting at detach", 4: "blocked at detach"},
+            {0: "whole", 1: "running at attach", 2: "running at detach", 3: "waiting at detach", 4: "blocked at detach", 5: "arrival not seen"},
         ),
     ),
 )

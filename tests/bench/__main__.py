@@ -46,11 +46,18 @@ def _response(shop: Workshop) -> Section:
     return response.measure(shop)
 
 
+def _families(shop: Workshop) -> Section:
+    from tests.bench import family_cost
+
+    return family_cost.measure(shop)
+
+
 SECTIONS: dict[str, Callable[[Workshop], Section]] = {
     "null-call": _null_call,
     "throughput": _throughput,
     "event-size": _event_size,
     "two-cpus": _two_cpus,
+    "families": _families,
     "response": _response,
 }
 

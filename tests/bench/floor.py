@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from ringtape.recorder import bpf
@@ -28,12 +28,12 @@ def _code() -> dict[str, bytes]:
 
 
 @contextlib.contextmanager
-def attached(name: str) -> Iterator[None]:
-    """Attach ``empty`` or ``clock`` (one clock read) to the entry and the exit of every call, as typed raw tracepoints."""
+def attached(name: str, tracepoints: Sequence[str] = TRACEPOINTS) -> Iterator[None]:
+    """Attach ``empty`` or ``clock`` (one clock read) to typed raw tracepoints: the entry and the exit of every call unless others are named."""
     types = read_kernel_types(set())
     descriptors: list[int] = []
     try:
-        for tracepoint in TRACEPOINTS:
+        for tracepoint in tracepoints:
             btf_id = types.tracepoints[tracepoint][0]
             program = bpf.load_program(name, _code()[name], bpf.PROG_TYPE_TRACING, bpf.ATTACH_TRACE_RAW_TP, btf_id)
             descriptors.append(program)
