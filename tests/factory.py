@@ -96,7 +96,7 @@ def make(
             end=end,
             reason="",
             exit_status=0,
-            rows={name: len(content) for name, content in kept.items()},
+            rows={name: len(content) for name, content in kept.items() if name in first.tables},
             lost=_totals(kept["losses"]),
             attempted=attempted,
             filtered=0,

@@ -93,6 +93,6 @@ def overhead_self(trace: Trace) -> pl.DataFrame:
             "disk": disk,
             "bytes_per_row": disk / rows if rows else None,
             "written": totals["written"] if seen else None,
-            "lost": sum(trace.lost().values()),
+            "lost": sum(count for table, count in trace.lost().items() if table in trace.tables),
         }
     )

@@ -1,0 +1,99 @@
+"""Traces that lie: every number, and every string, of a trace is a result or one error, never a traceback."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringtape import cli
+from ringtape.analysis import part_reader, pictures, verification
+from ringtape.analysis.trace import open as open_trace
+from ringtape.schemas.manifest import FILE
+from tests.factory import T0, make
+
+NUMBERS = (-1, 0, 1 << 31, 1 << 62, (1 << 63) - 1, -(1 << 63), 1e308, -1e308, 0.5)
+HEADER = {
+    "options": {"min_duration": 3, "ring_size": {"syscalls": 1 << 20}, "target": {"pids": [7]}},
+    "rings": {"syscalls": 1 << 20, "paths": 1 << 20},
+}
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    calls = [{"ts": T0 + at * 1000, "nr": at % 3, "pid": 7, "cpu": at % 2, "dur": at + 2, "ret": -(at % 3), "lost": at % 7 == 3} for at in range(40)]
+    return make(
+        tmp_path_factory.mktemp("hostile") / "run.trace",
+        header=HEADER,
+        syscalls=calls,
+        paths=[{"ts": T0, "pid": 7, "nr": 2, "value": b"/etc/passwd"}],
+        processes=[{"ts": T0, "pid": 7, "kind": 2, "comm": b"x"}, {"ts": T0 + 10**6, "pid": 7, "kind": 3, "comm": b"x", "group_dead": 1}],
+        recorder=[{"ts": T0 + 10**9, "interval": 10**9, "utime": 5, "stime": 6, "rss": 7, "rows": 40}],
+    )
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `verify` decode here: a process for each of some hundred traces would take minutes."""
+    monkeypatch.setattr(verification, "_decode", lambda folder, parts: [{"file": part.file, **part_reader._read(folder, part)} for part in parts])
+
+
+def places(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the way to every number inside a JSON value."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(item, (*way, key))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield way
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / FILE).read_text().splitlines()]
+
+
+def forge(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Write the lines with right checksums."""
+    previous, text = "", ""
+    for line in lines:
+        body = {key: value for key, value in line.items() if key != "sum"}
+        plain = json.dumps(body, sort_keys=True, separators=(",", ":"))
+        previous = hashlib.sha256((previous + plain).encode()).hexdigest()[:16]
+        text += json.dumps({**body, "sum": previous}, sort_keys=True, separators=(",", ":")) + "\n"
+    (path / FILE).write_text(text)
+
+
+def study(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Use every verb, and return what was written."""
+    for arguments in (("info",), ("info", "--json"), ("verify",), ("report",), ("print", "--time", "wall"), ("print", "--format", "jsonl")):
+        assert cli.main([arguments[0], str(path), *arguments[1:]]) in (0, 1)
+    written = capsys.readouterr()
+    assert "Traceback" not in written.err
+    return written.out + written.err
+
+
+def test_every_number_of_a_manifest_may_be_anything(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = lines_of(trace)
+    read = drawn = 0
+    for at, line in enumerate(good):
+        for way in places(line) if line.get("table", "syscalls") == "syscalls" else ():
+            for value in NUMBERS:
+                bad = copy.deepcopy(good)
+                inside: Any = bad[at]
+                for key in way[:-1]:
+                    inside = inside[key]
+                inside[way[-1]] = value
+                forge(trace, bad)
+                if cli.main(["info", str(trace)]) != 0:
+                    continue
+                read += 1
+                study(trace, capsys)
+                if way[-1] in ("attached_at", "detached_at") and value in (0, 1 << 62):
+                    drawn += bool(pictures.draw(open_trace(trace)))
+    forge(trace, good)
+    assert read > 50, "most numbers were refused: nothing was tried"
+    assert drawn == 4
