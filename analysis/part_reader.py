@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from ringtape.schemas.errors import RingtapeError
 from ringtape.schemas.folder import TraceFolder, check_schema
-from ringtape.schemas.manifest import Part
+from ringtape.schemas.manifest import Header, Part
 from ringtape.schemas.table import Table, table
 
 Ints = npt.NDArray[np.int64]
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
 
 
 def _read(folder: TraceFolder, part: Part) -> dict[str, Any]:
-    found = _Findings(table(part.table))
+    found = _Findings(table(part.table), folder.header)
     try:
         with os.fdopen(folder.open_part(part), "rb") as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
             check_schema(file.schema_arrow, found.table, folder.header.tables[part.table], folder.path_of(part))
@@ -60,8 +60,9 @@ def _read(folder: TraceFolder, part: Part) -> dict[str, Any]:
 class _Findings:
     """What one part shows, gathered row group by row group."""
 
-    def __init__(self, of: Table) -> None:
+    def __init__(self, of: Table, header: Header) -> None:
         self.table = of
+        self._header = header
         self.problems: list[str] = []
         self.rows = 0
         self.first: int | None = None
@@ -91,6 +92,8 @@ class _Findings:
         if "seq" in rows.column_names:
             self._number(_ints(rows, "seq"), _ints(rows, "cpu"))
         if self.table.name == "losses":
+            for name in sorted(set(rows["table"].unique().to_pylist()) - {*self._header.tables}):
+                self._say(f"losses of {name!r:.60}, a table that the header does not name")
             full = rows.filter(pc.equal(rows["cause"], 0)).select(["table", "cpu", "count"])
             self.ledger += [[row["table"], row["cpu"], row["count"]] for row in full.to_pylist()]
 

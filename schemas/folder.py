@@ -20,9 +20,11 @@ from ringtape.schemas.table import Table, tables
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PART_NAME = re.compile(r"([a-z][a-z0-9_]{0,31})/([0-9]{6,12})\.parquet")
+TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+PART_NAME = re.compile(rf"({TABLE_NAME.pattern})/([0-9]{{6,12}})\.parquet")
 MANIFEST_LIMIT = 1 << 30
 """A manifest larger than this is refused: a month of recording makes a few hundred megabytes at the very most."""
+_FORGED = "what wrote the trace is not ringtape, or has a fault"
 
 State = Literal["recording", "complete", "interrupted", "failed", "recovered", "unfinished"]
 """How a trace ended: as its footer says; without a footer ``recording`` while a recorder holds it, else ``unfinished``."""
@@ -62,7 +64,7 @@ class TraceFolder:
         for part in parsed.parts:
             match = PART_NAME.fullmatch(part.file)
             if match is None or match[1] != part.table:
-                raise TraceError(f"{folder / manifests.FILE}: {part.file!r} is no name for a part of table {part.table!r}")
+                raise TraceError(f"{folder / manifests.FILE}: {part.file!r} is no name for a part of table {part.table!r}", _FORGED)
         state: State
         state = parsed.footer.end if parsed.footer is not None else "recording" if held else "unfinished"  # type: ignore[assignment]
         return cls(folder, parsed, state)
@@ -176,8 +178,10 @@ def _minor(version: str) -> int:
 
 def _check_version(folder: Path, name: str, version: str) -> None:
     where = folder / manifests.FILE
+    if TABLE_NAME.fullmatch(name) is None:
+        raise TraceError(f"{where}: {name!r:.60} is no name for a table", _FORGED)
     if re.fullmatch(r"[0-9]{1,6}\.[0-9]{1,6}", version) is None:
-        raise TraceError(f"{where}: table {name!r} has the version {version!r:.40}, which is no version")
+        raise TraceError(f"{where}: table {name!r} has the version {version!r:.40}, which is no version", _FORGED)
     known = tables().get(name)
     if known is not None and version.split(".")[0] != known.version.split(".")[0]:
         raise TraceError(f"{where}: {name}@{version} is not a version that this ringtape reads ({known.schema_id})", "use a newer ringtape")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 
 from ringtape import cli
-from ringtape.analysis import part_reader, pictures, verification
+from ringtape.analysis import part_reader, pictures, registry, verification
 from ringtape.analysis.trace import open as open_trace
-from ringtape.schemas.manifest import FILE
+from ringtape.schemas.errors import TraceError
+from ringtape.schemas.manifest import FILE, Probe
 from tests.factory import T0, make
 
 NUMBERS = (-1, 0, 1 << 31, 1 << 62, (1 << 63) - 1, -(1 << 63), 1e308, -1e308, 0.5)
@@ -74,6 +76,64 @@ def study(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
     written = capsys.readouterr()
     assert "Traceback" not in written.err
     return written.out + written.err
+
+
+EVIL = "\x1b]0;x\x07\x9b31m\u202e|<b>\n"
+STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
+
+
+@pytest.fixture
+def lying(folder: Path) -> Path:
+    """Return a trace with every text column, and every text of the manifest, out to steer the terminal."""
+    raw = EVIL.encode()
+    calls = [{"ts": T0 + at, "nr": 2, "pid": 7, "ret": -2} for at in range(4)]
+    return make(
+        folder,
+        header={
+            "command": [EVIL], "host": {"name": EVIL, "cpus": EVIL}, "options": {EVIL: EVIL}, "tools": {EVIL: EVIL}, "created": EVIL,
+            "probes": [Probe(EVIL, False, EVIL)], "journal": EVIL,
+        },
+        footer={"reason": EVIL},
+        syscalls=calls,
+        paths=[{"ts": T0, "pid": 7, "nr": 2, "value": raw}, {"ts": T0 + 1, "pid": 7, "nr": 2, "kind": 1, "value": b"\1\0" + raw}],
+        processes=[
+            {"ts": T0, "pid": 7, "kind": 2, "comm": raw[:15], "file": raw, "argv": raw + b"\0" + raw},
+            {"ts": T0 + 9, "pid": 7, "kind": 3, "comm": raw[:15], "group_dead": 1},
+        ],
+        losses=[{"ts": T0, "count": 1, "cause": 1, "table": EVIL}, {"ts": T0, "count": 1, "cause": 2, "table": "\u202e\\n"}],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json", "markdown"])
+@pytest.mark.parametrize("name", registry.names())
+def test_no_text_of_a_trace_steers_the_terminal_in_any_form(lying: Path, capsys: pytest.CaptureFixture[str], name: str, form: str) -> None:
+    assert cli.main([name.replace("_", "-"), str(lying), "--format", form]) == 0
+    written = capsys.readouterr()
+    assert written.out.strip()
+    assert not STEERING.search(written.out + written.err)
+
+
+def test_no_text_of_a_trace_steers_the_terminal_in_other_verbs(lying: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert cli.main(["report", str(lying), "--html", str(page)]) == 0
+    assert not STEERING.search(page.read_text() + study(lying, capsys))
+    assert cli.main(["loss", str(lying), "--by", "syscall"]) == 0
+    assert cli.main(["print", str(lying), "--format", "csv"]) == 0
+    assert not STEERING.search("".join(capsys.readouterr()))
+
+
+def test_losses_of_a_table_that_the_header_does_not_name_are_a_problem(lying: Path) -> None:
+    reasons = {problem.reason for problem in verification.verify(lying).problems}
+    assert reasons == {f"losses of {name!r:.60}, a table that the header does not name" for name in (EVIL, "\u202e\\n")}
+
+
+@pytest.mark.parametrize("name", [EVIL, "", "a/b", "..", "A", "x" * 40])
+def test_a_header_with_an_impossible_name_for_a_table_is_refused(lying: Path, name: str) -> None:
+    lines = lines_of(lying)
+    lines[0]["tables"][name] = "1.0"
+    forge(lying, lines)
+    with pytest.raises(TraceError, match="is no name for a table"):
+        open_trace(lying)
 
 
 def test_every_number_of_a_manifest_may_be_anything(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
