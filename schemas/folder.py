@@ -160,7 +160,7 @@ def check_schema(actual: pa.Schema, table: Table, version: str, path: Path) -> N
     from ringtape.schemas.arrow import arrow_schema
 
     wanted = arrow_schema(table)
-    newer = _minor(version) > _minor(table.version)
+    newer = is_newer(version, table)
     head = pa.schema(list(actual)[: len(wanted)]) if newer else actual
     if not head.equals(wanted, check_metadata=False):
         names = [field.name for field in actual]
@@ -172,8 +172,9 @@ def check_schema(actual: pa.Schema, table: Table, version: str, path: Path) -> N
         raise TraceError(f"{path}: says it is {stated!r} where the header says {table.name}@{version}")
 
 
-def _minor(version: str) -> int:
-    return int(version.split(".")[1])
+def is_newer(version: str, table: Table) -> bool:
+    """Whether a version of a table is newer than the one that this program knows: it may have more columns, and more codes."""
+    return int(version.split(".")[1]) > int(table.version.split(".")[1])
 
 
 def _check_version(folder: Path, name: str, version: str) -> None:
