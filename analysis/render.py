@@ -134,9 +134,13 @@ def console() -> Console:
     """Return the console for standard output: as wide as the terminal; as wide as the table when the output is no terminal."""
     from rich.console import Console
 
+    class Filter(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - rich would end with status 1: what every verb does when its reader goes is for the caller to say
+
     piped = not sys.stdout.isatty()
     width = 10_000 if piped and "COLUMNS" not in os.environ else None
-    return Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    return Filter(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
 def is_wide(target: Console) -> bool:

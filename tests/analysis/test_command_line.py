@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ import polars as pl
 import pytest
 
 from ringtape import cli
-from ringtape.analysis import registry
+from ringtape.analysis import registry, render
 from tests.factory import T0, make
 
 EVIL = b"\x1b[31m<script>alert(1)</script>\n\xff"
@@ -162,3 +164,44 @@ def test_help_of_every_analysis_describes_its_columns(name: str, capsys: pytest.
     text = capsys.readouterr().out
     for column in registry.get(name).columns:
         assert column.name in text
+
+
+VERBS = ["info", "report", "verify", "print", *(name.replace("_", "-") for name in registry.names())]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_closed_output_is_the_callers_wish_and_no_traceback(path: Path, verb: str) -> None:
+    program = shlex.join([sys.executable, "-P", "-c", "import sys; from ringtape.cli import main; sys.exit(main())", verb, str(path)])
+    done = subprocess.run(["sh", "-c", f"{program} >&-"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "Traceback" not in done.stderr
+    assert subprocess.run(["sh", "-c", f"{program} >&- 2>&-"], check=False).returncode == 0
+
+
+def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path: Path) -> None:
+    source = "import os, sys\nfrom ringtape.cli import main\nmain(['--version'])\nsys.exit(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT) < 3)"
+    command = shlex.join([sys.executable, "-P", "-c", source, str(tmp_path / "part")])
+    assert subprocess.run(["sh", "-c", f"{command} <&- >&- 2>&-"], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_reader_that_has_gone_ends_every_verb_as_any_filter(path: Path, verb: str) -> None:
+    command = [sys.executable, "-P", "-c", "import sys; from ringtape.cli import main; sys.exit(main())", verb, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        said = running.stderr.read()
+    assert running.returncode == 128 + signal.SIGPIPE
+    assert "Traceback" not in said
+    assert "error" not in said
+
+
+def test_the_console_leaves_a_broken_pipe_to_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with pytest.raises(BrokenPipeError):
+        render.console().print("a line")
