@@ -7,7 +7,7 @@ the name before the part is opened, then what was found.
 from __future__ import annotations
 
 import json
-import os
+import resource
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,14 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ringtape.schemas.errors import RingtapeError
-from ringtape.schemas.folder import TraceFolder, check_schema, is_newer
+from ringtape.schemas.folder import TraceFolder, is_newer
 from ringtape.schemas.manifest import Footer, Part
+from ringtape.schemas.part_file import open_part
 from ringtape.schemas.table import Table, table
 
 Ints = npt.NDArray[np.int64]
+MEMORY = 4 << 30
+"""Address space of the process: what a row group of the largest size needs. A part that expands beyond it ends in one line."""
 EARLIEST = 24 * 3600 * 10**9
 """How long before the recording is complete its first rows may be: while probe after probe is attached, rows come in already,
 and whoever stopped the recorder with Ctrl-Z then made that long."""
@@ -38,6 +40,8 @@ _ALSO = {("losses", "abi"): (0,)}
 
 def main(argv: list[str]) -> int:
     """Decode the parts that standard input names."""
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most), most))
     folder = TraceFolder.open(Path(argv[1]))
     parts = {part.file: part for part in folder.manifest.parts}
     for line in sys.stdin:
@@ -50,16 +54,11 @@ def main(argv: list[str]) -> int:
 def _read(folder: TraceFolder, part: Part) -> dict[str, Any]:
     found = _Findings(table(part.table), folder)
     try:
-        with os.fdopen(folder.open_part(part), "rb") as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
-            check_schema(file.schema_arrow, found.table, folder.header.tables[part.table], folder.path_of(part))
-            if file.metadata.num_rows != part.rows:
-                found.problems.append(f"{file.metadata.num_rows} rows where the manifest says {part.rows}")
-            for group in range(file.num_row_groups):
-                found.add(file.read_row_group(group, use_threads=False))
+        with open_part(folder, part) as file:
+            for rows in file.coded():
+                found.add(rows)
     except RingtapeError as error:
         found.problems.append(error.what.removeprefix(f"{folder.path_of(part)}: "))
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        found.problems.append(f"unreadable as Parquet: {' '.join(str(error).split())[:200] or type(error).__name__}")
     else:
         found.close(part)
     return {"problems": found.problems, "notes": found.notes, "rows": found.rows, "runs": found.runs(), "ledger": found.ledger}

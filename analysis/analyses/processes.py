@@ -14,6 +14,9 @@ from ringtape.analysis.registry import Result, analysis
 from ringtape.analysis.trace import Trace
 from ringtape.analysis.words import words
 from ringtape.schemas.abi.errors import signal_name
+from ringtape.schemas.errors import TraceError
+from ringtape.schemas.part_file import LARGEST
+from ringtape.schemas.units import format_size
 
 EXISTING, FORK, EXEC, EXIT, RENAME = range(5)
 
@@ -177,6 +180,9 @@ def _arguments(trace: Trace, lives: pl.DataFrame) -> pl.DataFrame:
     """Return the arguments of the last exec of each process."""
     execs = trace.scan("processes").filter(pl.col("kind") == EXEC)
     last = trace.collect(execs.group_by("pid", "start").agg(pl.col("argv").max_by("ts"), pl.col("cut").max_by("ts")))
+    size = int(last["argv"].bin.size().cast(pl.Int64).sum())
+    if size > LARGEST:
+        raise TraceError(f"{trace.path}: the arguments of {len(last)} processes take {format_size(size)}", "ringtape writes no such trace")
     texts = [_words(argv, cut) for argv, cut in last.select("argv", "cut").iter_rows()]
     named = last.select("pid", "start", pl.Series("argv", texts, pl.String))
     return lives.select("life", "pid", "start").join(named, on=["pid", "start"]).select("life", "argv")
