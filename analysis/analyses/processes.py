@@ -28,14 +28,14 @@ EXISTING, FORK, EXEC, EXIT, RENAME = range(5)
         Result("process", pl.Int32, "process number"),
         Result("parent", pl.Int32, "process number of the parent", wide=True),
         Result("depth", pl.Int32, "generations below the first process of the tree"),
-        Result("start", pl.Int64, "when the process was made, or first seen", "time", detail=True),
+        Result("start", pl.Int64, "when the process was made, or first seen: the beginning of its first event or call", "time", detail=True),
         Result("lifetime", pl.Int64, "from there to its end; null while the end was not seen", "ns"),
         Result("exit", pl.String, "exit code, or the name of the signal that ended it; null while the end was not seen"),
         Result("exit_code", pl.Int32, "exit code; null where a signal ended it", detail=True),
         Result("exit_signal", pl.Int32, "number of the signal that ended it; 0 if none did", detail=True),
         Result("threads", pl.Int64, "threads that were seen", "count"),
         Result("calls", pl.Int64, "its recorded calls; null without the table syscalls", "count"),
-        Result("time", pl.Int64, "time inside them, summed over threads", "ns"),
+        Result("time", pl.Int64, "time inside them, summed over threads: more than the lifetime where several wait at once", "ns"),
         Result("errors", pl.Int64, "those that failed", "count"),
         Result("cpu", pl.Int64, "CPU time of its threads that have ended", "ns", wide=True),
         Result("maxrss", pl.Int64, "largest resident set; null while the end was not seen", "bytes"),
@@ -80,7 +80,9 @@ def processes(trace: Trace) -> pl.DataFrame:
     ).sort("ts", "seq")  # fmt: skip
     lives = _lives(events)
     rows = lives.join(_calls(trace, lives), on="life", how="full", coalesce=True)
-    rows = rows.with_columns(pl.coalesce("pid", "orphan").alias("pid")).drop("orphan")
+    # The recorded command is first seen when its exec succeeds, some time after the call was entered: that call is its own.
+    birth = pl.when(pl.col("birth").is_not_null()).then(pl.min_horizontal("birth", "entered")).alias("birth")
+    rows = rows.with_columns(pl.coalesce("pid", "orphan").alias("pid"), birth).drop("orphan", "entered")
     if "syscalls" in trace.tables:
         rows = rows.with_columns(pl.col("calls", "time", "errors").fill_null(0))
     arguments = _arguments(trace, lives)
@@ -141,7 +143,7 @@ def _lives(events: pl.DataFrame) -> pl.DataFrame:
 
 def _calls(trace: Trace, lives: pl.DataFrame) -> pl.DataFrame:
     """Count each process's calls; processes that no event names get numbers below 0."""
-    columns = {"life": pl.Int32, "orphan": pl.Int32, "calls": pl.Int64, "time": pl.Int64, "errors": pl.Int64}
+    columns = {"life": pl.Int32, "orphan": pl.Int32, "calls": pl.Int64, "time": pl.Int64, "errors": pl.Int64, "entered": pl.Int64}
     if "syscalls" not in trace.tables:
         return pl.DataFrame(schema=columns)
     calls = trace.scan("syscalls").filter(pl.col("kind") != CHILD)
@@ -149,6 +151,7 @@ def _calls(trace: Trace, lives: pl.DataFrame) -> pl.DataFrame:
         pl.len().cast(pl.Int64).alias("calls"),
         pl.col("dur").sum().alias("time"),
         is_error().sum().cast(pl.Int64).alias("errors"),
+        pl.col("ts").min().alias("entered"),
     )
     codes = InForce.of(lives["pid"].to_numpy(), lives["seen"].to_numpy(), lives["life"].to_numpy())
     again = sorted(lives.filter(pl.col("pid").is_duplicated())["pid"].unique())

@@ -205,3 +205,20 @@ def test_the_console_leaves_a_broken_pipe_to_the_command_line(monkeypatch: pytes
     monkeypatch.setattr(sys, "stdout", Gone())
     with pytest.raises(BrokenPipeError):
         render.console().print("a line")
+
+
+def test_a_page_says_where_it_is(path: Path, tmp_path: Path) -> None:
+    done = run("report", path, "--html", tmp_path / "report.html")
+    assert (done.stdout, done.stderr) == ("", f"{tmp_path}/report.html\n")
+
+
+def test_a_column_twice_is_one_usage_error(path: Path) -> None:
+    done = run("syscall-mix", path, "--by", "syscall,syscall")
+    assert (done.returncode, done.stderr) == (2, "ringtape: error: by names 'syscall' twice\nhint: name each of them once\n")
+
+
+def test_verify_of_a_trace_without_parts_says_what_was_checked(folder: Path) -> None:
+    done = run("verify", make(folder, end=None))
+    assert done.returncode == 0
+    assert "note: there is no part: nothing but the manifest was checked" in done.stdout
+    assert done.stdout.endswith("0 parts, 0 rows checked: nothing is wrong with the manifest\n")
