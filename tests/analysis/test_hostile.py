@@ -17,6 +17,7 @@ from ringtape.analysis import part_reader, pictures, registry, verification
 from ringtape.analysis.trace import open as open_trace
 from ringtape.schemas.errors import TraceError
 from ringtape.schemas.manifest import FILE, Probe
+from ringtape.schemas.table import table, tables
 from tests.factory import T0, make
 
 NUMBERS = (-1, 0, 1 << 31, 1 << 62, (1 << 63) - 1, -(1 << 63), 1e308, -1e308, 0.5)
@@ -157,3 +158,26 @@ def test_every_number_of_a_manifest_may_be_anything(trace: Path, capsys: pytest.
     forge(trace, good)
     assert read > 50, "most numbers were refused: nothing was tried"
     assert drawn == 4
+
+
+BITS = {"i8": 7, "i16": 15, "i32": 31, "i64": 63}
+
+
+@pytest.mark.parametrize("name", tables())
+def test_every_number_of_a_row_may_be_the_least_that_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    rows: dict[str, list[dict[str, Any]]] = {
+        "syscalls": [{"pid": 7, "nr": 2}],
+        "processes": [{"pid": 7, "kind": 2}],
+        "recorder": [{"interval": 10**9}],
+        "losses": [{"table": "syscalls", "cause": 0, "nr": 1, "abi": 1, "count": 2}],
+    }
+    for column in table(name).columns:
+        if column.name == "ts" or column.type not in BITS:  # a manifest with such a time is refused
+            continue
+        least = {column.name: -(1 << BITS[column.type])}
+        seq = {"seq": 0} if name not in ("losses", "recorder") and column.name != "seq" else {}
+        content = {**rows, name: [{**rows.get(name, [{}])[0], **seq, **least}]}
+        footer = {"attempted": {}, "lost": {}}
+        assert cli.main(["report", str(make(tmp_path / column.name, footer=footer, **content))]) in (0, 1)
+        assert cli.main(["print", str(tmp_path / column.name)]) in (0, 1)
+    assert "Traceback" not in capsys.readouterr().err
