@@ -33,7 +33,10 @@ EARLIEST = 24 * 3600 * 10**9
 and whoever stopped the recorder with Ctrl-Z then made that long."""
 LATEST = 10**9
 """How long a probe that had begun when the probes were detached may take to read the clock: a virtual CPU may be held up."""
-_NOT_NEGATIVE = {"dur": "duration", "pid": "process", "tid": "thread"}
+_NOT_NEGATIVE = {
+    "dur": "duration", "pid": "process", "tid": "thread", "count": "count", "sum": "sum", "interval": "interval", "utime": "CPU time",
+    "stime": "CPU time",
+}  # fmt: skip
 _ALSO = {("losses", "abi"): (0,)}
 """Codes that mean that there is none: losses of tables without system calls have no ABI."""
 

@@ -106,7 +106,7 @@ class _Chains:
         ordered = rows.sort("tid", "ts")
         self._columns = {name: ordered[name].to_numpy() for name in ("tid", "ts", "wait", "waker", "context")}
         numbers, begins = np.unique(self._columns["tid"], return_index=True)
-        ends = np.append(begins[1:], len(ordered))
+        ends = np.append(begins, len(ordered))[1:]  # none where there is no row
         self._span = {int(number): (int(begin), int(end)) for number, begin, end in zip(numbers, begins, ends, strict=True)}
 
     def _told(self, waker: int, context: int) -> str:

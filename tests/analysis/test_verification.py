@@ -202,6 +202,20 @@ def test_a_row_that_no_recording_has_is_found(folder: Path, row: dict[str, int],
     assert ("syscalls/000000.parquet", reason) in found(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "reason"),
+    [
+        ("losses", {"table": "syscalls", "cause": 1, "count": -1}, "a negative count"),
+        ("losses", {"table": "syscalls", "cause": 1, "sum": -1}, "a negative sum"),
+        ("losses", {"table": "syscalls", "cause": 99}, "cause holds 99, which losses@"),
+        ("recorder", {"interval": -1}, "a negative interval"),
+        ("processes", {"pid": 7, "kind": 3, "stime": -1}, "a negative CPU time"),
+    ],
+)
+def test_a_row_of_another_table_that_no_recording_has_is_found(folder: Path, name: str, row: dict[str, Any], reason: str) -> None:
+    assert [where for where, said in found(make(folder, **{name: [row]})) if said.startswith(reason)] == [f"{name}/000000.parquet"]
+
+
 def test_what_the_recorder_does_write_is_no_problem(folder: Path) -> None:
     path = make(
         folder,
