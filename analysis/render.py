@@ -11,7 +11,7 @@ from math import isnan
 from typing import TYPE_CHECKING, Any, Literal
 
 from ringtape.schemas.errors import RingtapeError, UsageError
-from ringtape.schemas.escape import escape
+from ringtape.schemas.escape import escape, harmless
 from ringtape.schemas.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def cell(value: Any, unit: str, origin: int = 0) -> str:
         return number(value)
     if isinstance(value, float):
         return f"{value:.4g}"
-    # Strings of a frame are printable: they were escaped when they were decoded.
-    text = str(value)
+    # Analyses escape what they decode; an analysis that forgets must not let a trace write to the terminal.
+    text = harmless(str(value))
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
@@ -134,9 +134,13 @@ def console() -> Console:
     """Return the console for standard output: as wide as the terminal; as wide as the table when the output is no terminal."""
     from rich.console import Console
 
+    class Filter(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - rich would end with status 1: what every verb does when its reader goes is for the caller to say
+
     piped = not sys.stdout.isatty()
     width = 10_000 if piped and "COLUMNS" not in os.environ else None
-    return Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    return Filter(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
 def is_wide(target: Console) -> bool:
@@ -246,10 +250,12 @@ def write(frame: pl.DataFrame, analysis: Analysis, form: Format, output: str | N
 
 
 def _encoded(frame: pl.DataFrame, analysis: Analysis, form: Format, origin: int) -> bytes:
-    if form == "csv":
-        return frame.write_csv().encode()
-    if form == "json":
-        return (frame.write_json() + "\n").encode()
+    import polars as pl
+
+    if form in ("csv", "json"):
+        texts = [name for name, kind in frame.schema.items() if kind == pl.String]
+        plain = frame.with_columns(pl.col(texts).map_elements(harmless, return_dtype=pl.String)) if texts else frame
+        return (plain.write_csv() if form == "csv" else plain.write_json() + "\n").encode()
     if form == "markdown":
         return markdown(cells(frame, analysis, origin=origin)).encode()
     buffer = io.BytesIO()

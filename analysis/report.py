@@ -11,8 +11,9 @@ from ringtape.analysis.summary import facts, size_cells
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.escape import escape
 
-ORDER = ("processes", "syscall_mix", "latency", "errors", "loss", "overhead_self")
-"""First sections of the report; other analyses follow by name."""
+FIRST = ("where", "ledger", "processes", "syscall_mix", "latency", "errors", "cpu")
+LAST = ("loss", "overhead_self")
+"""First and last sections of the report; other analyses stand between them by name."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """What the report says."""
+    """What the report says; ``untold`` is a line for each table without which analyses could not tell anything."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
     sizes: Cells
     sections: tuple[Section, ...]
+    untold: tuple[str, ...]
 
 
 def make(trace: Trace, top: int | None = 20) -> Report:
@@ -42,7 +44,7 @@ def make(trace: Trace, top: int | None = 20) -> Report:
     Parameters
     ----------
     trace : Trace
-        The recording; an analysis whose tables were not recorded is named with the reason instead.
+        The recording; analyses whose tables were not recorded are named at the end instead.
     top : int or None
         Lines of each table; None for all.
 
@@ -52,16 +54,19 @@ def make(trace: Trace, top: int | None = 20) -> Report:
         Facts and sections as text.
     """
     every = {name: analysis for name, analysis in registry.every().items() if analysis.section}
-    names = [*(name for name in ORDER if name in every), *(name for name in every if name not in ORDER)]
-    sections = tuple(_section(trace, every[name], top) for name in names)
-    return Report(escape(str(trace.path)), tuple(facts(trace.folder)), Cells(*size_cells(trace.folder)), sections)
+    between = [name for name in every if name not in FIRST + LAST]
+    names = [name for name in (*FIRST, *between, *LAST) if name in every]
+    absent: dict[str, list[str]] = {}
+    for name in names:
+        if missing := [table for table in every[name].tables if table not in trace.tables]:
+            absent.setdefault(missing[0], []).append(name.replace("_", "-"))
+    told = [every[name] for name in names if set(every[name].tables) <= set(trace.tables)]
+    sections = tuple(_section(trace, analysis, top) for analysis in told)
+    untold = tuple(f"not told: {', '.join(found)}: the table {table} was not recorded (--tables {table})" for table, found in sorted(absent.items()))
+    return Report(escape(str(trace.path)), tuple(facts(trace.folder)), Cells(*size_cells(trace.folder)), sections, untold)
 
 
 def _section(trace: Trace, analysis: registry.Analysis, top: int | None) -> Section:
-    absent = [table for table in analysis.tables if table not in trace.tables]
-    if absent:
-        empty = Cells([], [], [])
-        return Section(analysis.name, analysis.summary, empty, empty, (f"not told: the table {absent[0]} was not recorded",))
     result = analysis.function(trace)
     notes = tuple(_notes(trace, analysis, result, top))
     wide, narrow = (cells(result, analysis, wide=wide, limit=top, origin=trace.header.attached_at) for wide in (True, False))
@@ -104,3 +109,7 @@ def show(report: Report) -> None:
             print_table(target, section.wide if is_wide(target) else section.narrow)
         for note in section.notes:
             target.print(note, style="dim")
+    if report.untold:
+        target.print()
+    for line in report.untold:
+        target.print(line, style="dim")

@@ -12,15 +12,15 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ringtape.analysis.in_force import CommandsInForce
 from ringtape.analysis.naming import decoded
 from ringtape.analysis.summary import lost_records
 from ringtape.schemas.arrow import arrow_schema
 from ringtape.schemas.errors import RingtapeError, TraceError
-from ringtape.schemas.folder import State, TraceFolder, check_schema
+from ringtape.schemas.folder import State, TraceFolder
 from ringtape.schemas.manifest import Footer, Header, Part
+from ringtape.schemas.part_file import open_part
 from ringtape.schemas.table import Table, tables
 from ringtape.schemas.table import table as declared
 
@@ -199,14 +199,8 @@ class Trace:
         if key in _CHECKED:
             return
         self.folder.check(part)
-        try:
-            with os.fdopen(self.folder.open_part(part), "rb") as source, pq.ParquetFile(source) as file:
-                check_schema(file.schema_arrow, declared(part.table), self.header.tables[part.table], path)
-                rows = file.metadata.num_rows
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise TraceError(f"{path}: unreadable as Parquet: {' '.join(str(error).split())[:200]}") from None
-        if rows != part.rows:
-            raise TraceError(f"{path}: {rows} rows where the manifest says {part.rows}")
+        with open_part(self.folder, part):
+            pass  # its claims are compared; polars reads it
         _CHECKED.add(key)
 
     def frame(self, table: str, since: int | None = None, until: int | None = None) -> pl.LazyFrame:
@@ -233,17 +227,14 @@ class Trace:
                 wanted = ["ts", "tid", "comm"]
                 parts = self._sound("processes", None, None) if "processes" in self.tables else []
                 empty = arrow_schema(declared("processes")).empty_table().select(wanted)
-                found.append(CommandsInForce.of(pa.concat_tables([empty, *(self._arrow(part, wanted).cast(empty.schema) for part in parts)])))
+                found.append(CommandsInForce.of(pa.concat_tables([empty, *(self._arrow(part, wanted) for part in parts)])))
             return found[0]
 
         return read
 
     def _arrow(self, part: Part, columns: list[str]) -> pa.Table:
-        try:
-            with self._file(part).open("rb") as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
-                return file.read(columns=columns)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise TraceError(f"{self.folder.path_of(part)}: unreadable as Parquet: {' '.join(str(error).split())[:200]}") from None
+        with open_part(self.folder, part, self._file(part)) as file:
+            return file.read(columns)
 
     def collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
         """Run a query over this trace, streaming.

@@ -10,6 +10,7 @@ from ringtape.analysis.ledger import NO_STORAGE, RING_FULL
 from ringtape.analysis.naming import syscall_label
 from ringtape.analysis.registry import Result, analysis
 from ringtape.analysis.trace import Trace
+from ringtape.schemas.escape import escape
 from ringtape.schemas.table import table as declared
 
 _UNREADABLE, _SKIPPED = 2, 3
@@ -89,6 +90,8 @@ def loss(trace: Trace, *, by: Literal["cpu", "syscall"] = "cpu") -> pl.DataFrame
         (pl.col("attempted") - pl.col("recorded") - pl.col("lost")).alias("unaccounted"),
         pl.when(pl.col("recorded") + pl.col("lost") > 0).then(pl.col("lost") / (pl.col("recorded") + pl.col("lost"))).otherwise(0.0).alias("share"),
     )
+    # Every other text is bytes, and escaped where it is decoded; this one a trace may hold as it likes.
+    rows = rows.with_columns(pl.col("table").map_elements(escape, return_dtype=pl.String))
     return rows.drop([key for key in keys if key in ("nr", "abi")]).sort("table", by, nulls_last=True)
 
 

@@ -12,6 +12,7 @@ import argparse
 import sys
 
 from ringtape.schemas.errors import UsageError
+from ringtape.schemas.escape import escape
 from ringtape.schemas.units import parse_duration
 
 _END_OF_TIME = (1 << 63) - 1
@@ -61,14 +62,22 @@ def run(args: argparse.Namespace) -> int:
     if lines.header:
         _write([lines.header])
     left = args.limit
+    found = False
     for block in select(folder, selection, lines):
         chunk = block if left is None else list(islice(block, left))
         _write(chunk)
+        found = True
         if left is not None:
             left -= len(chunk)
             if not left:
                 break
+    if not found:
+        print(f"ringtape: note: {escape(args.trace)}: {'no row is as selected' if _selects(args) else 'there are no rows'}", file=sys.stderr)
     return 0
+
+
+def _selects(args: argparse.Namespace) -> bool:
+    return bool(args.syscall or args.process or args.thread or args.between or args.min_duration or args.failed)
 
 
 def _words(given: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ from ringtape.recorder.options import (
     possible_cpus,
 )
 from ringtape.schemas.errors import UsageError
-from ringtape.schemas.table import table
+from ringtape.schemas.table import table, tables
 
 
 def refusal(call, *arguments, **named):
@@ -89,7 +89,8 @@ class TestTables:
 
     @pytest.mark.parametrize("text", ["nosuch", "syscalls,nosuch", "losses", ",", ""])
     def test_what_cannot_be_chosen_is_refused_with_the_choice(self, text):
-        assert "paths, processes, syscalls, or all" in refusal(choose_tables, text).hint
+        rings = ", ".join(name for name, one in tables().items() if one.origin == "ring")
+        assert f"{rings}, or all" in refusal(choose_tables, text).hint
 
 
 class TestCalls:
