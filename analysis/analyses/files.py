@@ -91,7 +91,7 @@ def files(trace: Trace, *, by: By | Sequence[By] = "file", top: int = 50) -> pl.
     --------
     >>> from ringtape.analysis.analyses.files import files
     >>> files(getfixture("example_trace")).select("file", "calls", "opens", "bytes_read", "errnos").rows()
-    [('(path not recorded)', 5, 1, 10, 'ENOENT 1')]
+    [('/nowhere', 1, 0, 0, 'ENOENT 1'), ('a file', 4, 1, 10, '')]
     """
     chosen = tuple(by.split(",")) if isinstance(by, str) else tuple(by)
     if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(_NATIVE):
