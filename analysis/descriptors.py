@@ -209,15 +209,17 @@ class Follower:
     def _call(self, shape: int, tid: int, pid: int, time: int, ret: int, args: list[int], value: bytes | None) -> None:
         table, place = self._state(tid, pid)
         op = _OPS[shape]
-        if op in (Op.OPEN, Op.MAKE, Op.SIGNALFD, Op.BPF):
+        if op == Op.CLOSE:
+            self._bind(table, _fd(args[0]), time, CLOSED)
+        elif op in _MAKING:
             self._make(op, shape, table, place, pid, time, ret, args, value)
         elif op == Op.ACCEPT:
-            made = shapes().made(shape)
+            made = _MADE(shape)
             file = self._new_file(self._accepted(self._file(table, _fd(args[0]), time), value), time, maker=pid)
             self._protocols[file] = self._protocols.get(table.fds[_fd(args[0])] >> 1, "")
             self._bind(table, ret, time, file << 1 | _cloexec(made, args))
         elif op == Op.PAIR:
-            self._pair(shapes().made(shape), table, pid, time, args, value)
+            self._pair(_MADE(shape), table, pid, time, args, value)
         elif op == Op.DUP:
             self._bind(table, ret, time, self._file(table, _fd(args[0]), time) << 1)
         elif op == Op.DUP_TO:
@@ -231,8 +233,6 @@ class Follower:
                 self._bind(table, ret, time, self._file(table, _fd(args[0]), time) << 1 | (command == F_DUPFD_CLOEXEC))
         elif op == Op.IOCTL:
             self._mark(table, _fd(args[0]), args[1] & 0xFFFFFFFF == FIOCLEX)
-        elif op == Op.CLOSE:
-            self._bind(table, _fd(args[0]), time, CLOSED)
         elif op == Op.CLOSE_RANGE:
             if args[2] & RANGE_UNSHARE:
                 table = self._unshare(tid, pid, time, CLONE_FILES)
@@ -258,7 +258,7 @@ class Follower:
             self._unshare(tid, pid, time, args[0])
 
     def _make(self, op: Op, shape: int, table: _Table, place: _Place, pid: int, time: int, ret: int, args: list[int], value: bytes | None) -> None:
-        made = shapes().made(shape)
+        made = _MADE(shape)
         if (op == Op.SIGNALFD and _fd(args[0]) >= 0) or (op == Op.BPF and args[0] & 0xFFFFFFFF not in BPF_MAKES):
             return
         append, protocol = False, ""
@@ -350,5 +350,7 @@ def _cloexec(made: Made, args: list[int]) -> bool:
     return made.flags == ALWAYS or (made.flags >= 0 and bool(args[made.flags] & made.mask))
 
 
+_MAKING = frozenset((Op.OPEN, Op.MAKE, Op.SIGNALFD, Op.BPF))
+_MADE = shapes().made
 _OPS = [Op(number) for number in shapes().members("op")]
 _FOLDERS = shapes().members("folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from functools import cache
@@ -242,7 +243,7 @@ class Shapes:
 
     def touches(self, index: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
         """Return which calls name a descriptor or a path, or make a descriptor."""
-        makes = np.isin(self.column("op", index), (Op.OPEN, Op.MAKE, Op.ACCEPT, Op.PAIR, Op.SIGNALFD, Op.BPF))
+        makes = among(self.column("op", index), (Op.OPEN, Op.MAKE, Op.ACCEPT, Op.PAIR, Op.SIGNALFD, Op.BPF))
         touching: npt.NDArray[np.bool_] = (self.column("fd", index) >= 0) | (self.column("path", index) >= 0) | makes
         return touching
 
@@ -257,6 +258,13 @@ class Shapes:
 def shapes() -> Shapes:
     """Return the shapes of all calls."""
     return Shapes()
+
+
+def among(values: npt.NDArray[np.int8], codes: Iterable[int]) -> npt.NDArray[np.bool_]:
+    """Return which of many small numbers, none below 0, are among a few: what np.isin does by sorting."""
+    chosen = np.zeros(128, np.bool_)
+    chosen[list(codes)] = True
+    return chosen[values]
 
 
 def argument(args: list[npt.NDArray[np.int64]], index: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:

@@ -25,7 +25,7 @@ from ringtape.analysis.descriptors import (
     PROCESS,
     SNAPSHOT,
 )
-from ringtape.analysis.file_calls import Op, shapes
+from ringtape.analysis.file_calls import Op, among, shapes
 from ringtape.analysis.trace import Trace
 
 WINDOW = 1_000_000
@@ -37,12 +37,12 @@ Window = tuple[int | None, int | None]
 
 
 def windows(trace: Trace, rows: int = WINDOW) -> list[Window]:
-    """Return bounds of ``ts``, half open, between which about as many calls lie as are wanted."""
-    total = trace.rows("syscalls")
-    if total <= rows:
+    """Return bounds of ``ts``, half open, between which about as many calls with descriptors or paths lie as are wanted."""
+    wanted = trace.scan("syscalls").filter(pl.col("nr").is_in(shapes().numbers))
+    if trace.rows("syscalls") <= rows or trace.collect(wanted.select(pl.len())).item() <= rows:
         return [(None, None)]
     step = max(1, rows // 64)
-    sample = trace.collect(trace.scan("syscalls").select(pl.col("ts").gather_every(step)))["ts"].sort()
+    sample = trace.collect(wanted.select(pl.col("ts").gather_every(step)))["ts"].sort()
     cuts = sample.gather_every(max(1, rows // step))[1:].unique(maintain_order=True).to_list()
     return list(zip([None, *cuts], [*cuts, None], strict=True))
 
@@ -91,7 +91,7 @@ def _changing(trace: Trace, since: int | None, until: int | None) -> pl.DataFram
     op = shapes().column("op", index)
     keep = _changes(op, *(frame[name].to_numpy() for name in ("ret", "kind", "arg1")))
     # A descriptor is gone as soon as its closing begins, and one that was made can be known to others only at the end.
-    early = np.isin(op, (Op.CLOSE, Op.CLOSE_RANGE))
+    early = among(op, (Op.CLOSE, Op.CLOSE_RANGE))
     effect = frame["ts"].to_numpy() + np.where(early, 1, np.maximum(frame["dur"].to_numpy(), 1))
     found = frame.with_columns(pl.Series("effect", effect), pl.Series("shape", index, pl.Int16)).filter(pl.Series(keep))
     strings = pl.DataFrame(schema={"tid": pl.Int32, "ts": pl.Int64, "value": pl.Binary})
@@ -103,9 +103,9 @@ def _changing(trace: Trace, since: int | None, until: int | None) -> pl.DataFram
 
 def _changes(op: npt.NDArray[np.int8], ret: npt.NDArray[np.int64], kind: npt.NDArray[np.int8], arg1: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Return which calls did what they were made for."""
-    done = np.isin(kind, (RETURNED, AT_ATTACH))
+    done = among(kind, (RETURNED, AT_ATTACH))
     keep: npt.NDArray[np.bool_] = done & (ret >= 0) & (op != Op.NONE)
-    keep &= ~np.isin(op, _SUCCESS_ZERO) | (ret == 0)
+    keep &= ~among(op, _SUCCESS_ZERO) | (ret == 0)
     command = arg1 & 0xFFFFFFFF
     keep &= (op != Op.FCNTL) | np.isin(command, (F_DUPFD, F_DUPFD_CLOEXEC, F_SETFD))
     keep &= (op != Op.IOCTL) | np.isin(command, (FIOCLEX, FIONCLEX))

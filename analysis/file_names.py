@@ -21,6 +21,7 @@ class Names:
     def __init__(self) -> None:
         self.values: list[tuple[bytes, str]] = []
         self._numbers: dict[tuple[bytes, str], int] = {}
+        self._paths: dict[tuple[int, bytes], int] = {}
         self.not_recorded = self.number(b"(path not recorded)", UNKNOWN)
         self.not_open = self.number(b"(descriptor that is not open)", UNKNOWN)
 
@@ -43,6 +44,13 @@ class Names:
         Only what does not change the meaning is tidied: ``//``, ``/./``, ``./`` and a slash at the end. A ``..`` stays, since what is
         above a symbolic link is not what the text says.
         """
+        given = (folder, value)
+        known = self._paths.get(given)
+        if known is None:
+            known = self._paths[given] = self._path(folder, value)
+        return known
+
+    def _path(self, folder: int, value: bytes) -> int:
         if not value.startswith(b"/") and folder >= 0:
             above, kind = self.values[folder]
             if kind == FILE and len(above) + len(value) < LONGEST:

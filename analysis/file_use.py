@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from ringtape.analysis.descriptors import AT_FDCWD, EBADF, Follower, pair_name
-from ringtape.analysis.file_calls import IMPLICIT, MAP_ANONYMOUS, NO_POSITION, Bytes, Op, argument, descriptor, shapes
+from ringtape.analysis.file_calls import IMPLICIT, MAP_ANONYMOUS, NO_POSITION, Bytes, Op, among, argument, descriptor, shapes
 from ringtape.analysis.file_events import ARGS, file_events, windows
 from ringtape.analysis.file_names import FILE, OTHER, SOCKET, UNKNOWN, Names
 from ringtape.analysis.ledger import CHILD
@@ -172,8 +172,8 @@ class _Window:
         name, file = self._targets("fd", "path", "folder", self._doubtful)
         way = self._shape("bytes")
         failed = (self._ret < 0) & (self._ret >= -MAX_ERRNO)
-        taken = np.isin(way, (Bytes.READ, Bytes.TO_SECOND))
-        given = np.isin(way, (Bytes.WRITTEN, Bytes.FROM_SECOND))
+        taken = among(way, (Bytes.READ, Bytes.TO_SECOND))
+        given = among(way, (Bytes.WRITTEN, Bytes.FROM_SECOND))
         second = np.flatnonzero((self._shape("fd2") >= 0) | (self._shape("path2") >= 0))
         name2, file2 = self._targets("fd2", "path2", "folder2", np.zeros(len(name), np.bool_), second)
         own, beside = self._placed(file, file2, second, taken | given)
@@ -303,7 +303,7 @@ class _Window:
         first = np.flatnonzero((sets | (moves & (self._count > 0) & (offset != NO_POSITION))) & self._is_file(file))
         other = np.flatnonzero((self._count[second] > 0) & (offset2 != NO_POSITION) & self._is_file(file2))
         files = np.concatenate([file[first], file2[other]])
-        writes = np.concatenate([np.isin(way[first], (Bytes.WRITTEN, Bytes.FROM_SECOND)), way[second[other]] == Bytes.TO_SECOND])
+        writes = np.concatenate([among(way[first], (Bytes.WRITTEN, Bytes.FROM_SECOND)), way[second[other]] == Bytes.TO_SECOND])
         counts = np.concatenate([moved[first], self._count[second[other]]])
         offsets = np.concatenate([offset[first], offset2[other]])
         found = self._reader.sequential(files, np.concatenate([self._ts[first], self._ts[second[other]]]), offsets, counts, writes)

@@ -12,6 +12,7 @@ from ringtape.analysis.file_names import UNKNOWN
 from ringtape.analysis.file_use import Use, file_use
 from ringtape.analysis.ledger import FOREVER, lost_calls
 from ringtape.analysis.naming import errno_name
+from ringtape.analysis.pictures import Picture
 from ringtape.analysis.registry import Result, analysis
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.errors import UsageError
@@ -46,8 +47,8 @@ _COUNTS = ("calls", "time", "read_time", "write_time", "opens", "reads", "writes
         Result("errors", pl.Int64, "calls that returned an error", "count"),
         Result("errnos", pl.String, "their errors, most frequent first, as `NAME count`", wide=True),
         Result("still_open", pl.Int64, "descriptors of it at the end of the recording, in processes that had not ended", "count", quiet=True),
-        Result("also", pl.Int64, "calls in other rows that name it second (sendfile, splice, rename, link ...)", "count", quiet=True, wide=True),
-        Result("mapped", pl.Int64, "calls that mapped it; access through a mapping is not visible", "count", quiet=True, wide=True),
+        Result("also", pl.Int64, "calls in other rows that name it second (sendfile, splice, epoll_ctl, rename, link ...)", "count", detail=True),
+        Result("mapped", pl.Int64, "calls that mapped it; access through a mapping is not visible", "count", detail=True),
         Result("doubtful", pl.Int64, "calls whose descriptor was made before a loss, which may have changed what it means", "count", quiet=True),
         Result("lost", pl.Int64, "calls among `calls` that are known from the loss ledger only", "count", quiet=True),
     ),
@@ -130,6 +131,16 @@ def notes(result: pl.DataFrame) -> Iterator[str]:
         yield f"{mapped:,} calls mapped a file; what is read and written through the mapping is not visible"
     if "file" in result.columns and "anon_inode:[io_uring]" in result["file"]:
         yield "requests through io_uring are not visible"
+
+
+def pictures(trace: Trace) -> Iterator[Picture]:
+    """Draw the files with most time."""
+    from ringtape.analysis.plots.files import files as draw
+
+    lost = trace.lost().get("syscalls", 0)
+    note = f"{lost:,} calls were lost and are not in the picture" if lost else ""
+    caption = "Time in the calls on each file, socket and pipe; behind each bar the bytes that were read and written."
+    yield Picture("files", caption, draw(files(trace).filter(pl.col("lost") == 0), note=note))
 
 
 def _together(used: Use, keys: list[str]) -> pl.DataFrame:
