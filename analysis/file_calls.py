@@ -208,7 +208,8 @@ class Shapes:
         self._shapes: list[Shape] = [Shape()]
         self._index = np.zeros((128, NUMBERS), np.int16)
         self._makers: list[Made | None] = [None]
-        numbers = set()
+        self._numbers: dict[int, list[int]] = {}
+        self._changing: dict[int, list[int]] = {}
         for code, abi in ABI.values.items():
             for nr, name in calls.names(abi).items():
                 shape = shape_of(abi, nr)
@@ -216,14 +217,18 @@ class Shapes:
                     self._index[code, nr & NUMBERS - 1] = len(self._shapes)
                     self._shapes.append(shape or Shape(op=OPS[name]))
                     self._makers.append(MAKERS.get(name))
-                    numbers.add(nr)
-        self.numbers = sorted(numbers)
-        found = [(nr, abi) for code, abi in ABI.values.items() for nr in calls.names(abi) if self._index[code, nr & NUMBERS - 1]]
-        self.touching = sorted({nr for nr, abi in found if shape_of(abi, nr) is not None})
-        self.changing = sorted({nr for abi in ABI.values.values() for nr, name in calls.names(abi).items() if name in OPS})
+                    self._numbers.setdefault(code, []).append(nr)
+                if name in OPS:
+                    self._changing.setdefault(code, []).append(nr)
         self._columns: dict[str, npt.NDArray[np.int8]] = {
             field.name: np.array([getattr(shape, field.name) for shape in self._shapes], np.int8) for field in fields(Shape)
         }
+
+    def numbers(self, native: str, changing: bool = False) -> tuple[list[int], list[int]]:
+        """Return the numbers of the calls that have a shape (or of those that change descriptors): of the machine's own ABI, of all others."""
+        found = self._changing if changing else self._numbers
+        own = calls.ABI_IDS.get(native, 0)
+        return sorted(found.get(own, [])), sorted({nr for code, numbers in found.items() if code != own for nr in numbers})
 
     def index(self, abi: npt.NDArray[Any], nr: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
         """Return the number of each call's shape; 0 for calls that have none."""

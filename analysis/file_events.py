@@ -27,6 +27,7 @@ from ringtape.analysis.descriptors import (
 )
 from ringtape.analysis.file_calls import Op, among, shapes
 from ringtape.analysis.trace import Trace
+from ringtape.schemas.abi.syscalls import ABI_IDS
 
 WINDOW = 1_000_000
 """Calls that are held in memory at a time, about."""
@@ -38,13 +39,20 @@ Window = tuple[int | None, int | None]
 
 def windows(trace: Trace, rows: int = WINDOW) -> list[Window]:
     """Return bounds of ``ts``, half open, between which about as many calls with descriptors or paths lie as are wanted."""
-    wanted = trace.scan("syscalls").filter(pl.col("nr").is_in(shapes().numbers))
+    wanted = trace.scan("syscalls").filter(is_wanted(trace))
     if trace.rows("syscalls") <= rows or trace.collect(wanted.select(pl.len())).item() <= rows:
         return [(None, None)]
     step = max(1, rows // 64)
     sample = trace.collect(wanted.select(pl.col("ts").gather_every(step)))["ts"].sort()
     cuts = sample.gather_every(max(1, rows // step))[1:].unique(maintain_order=True).to_list()
     return list(zip([None, *cuts], [*cuts, None], strict=True))
+
+
+def is_wanted(trace: Trace, changing: bool = False) -> pl.Expr:
+    """Return the expression that is true for calls with descriptors or paths, or only for those that change descriptors."""
+    own, others = shapes().numbers(trace.header.abi, changing)
+    native = pl.col("abi") == ABI_IDS.get(trace.header.abi, 0)
+    return (native & pl.col("nr").is_in(own)) | (~native & pl.col("nr").is_in(others))
 
 
 def file_events(trace: Trace, cuts: list[Window]) -> Iterator[tuple[Any, ...]]:
@@ -85,7 +93,7 @@ def _calls(trace: Trace, cuts: list[Window]) -> Iterator[tuple[Any, ...]]:
 
 def _changing(trace: Trace, since: int | None, until: int | None) -> pl.DataFrame:
     """Return the calls of a window that changed descriptors, with the string that goes with each."""
-    wanted = trace.scan("syscalls", since, until).filter(pl.col("kind") <= UNFINISHED, pl.col("nr").is_in(shapes().changing))
+    wanted = trace.scan("syscalls", since, until).filter(pl.col("kind") <= UNFINISHED, is_wanted(trace, changing=True))
     frame = trace.collect(wanted.select("ts", "dur", "tid", "pid", "ret", *ARGS, "nr", "abi", "kind"))
     index = shapes().index(frame["abi"].to_numpy(), frame["nr"].to_numpy())
     op = shapes().column("op", index)
@@ -96,7 +104,7 @@ def _changing(trace: Trace, since: int | None, until: int | None) -> pl.DataFram
     found = frame.with_columns(pl.Series("effect", effect), pl.Series("shape", index, pl.Int16)).filter(pl.Series(keep))
     strings = pl.DataFrame(schema={"tid": pl.Int32, "ts": pl.Int64, "value": pl.Binary})
     if "paths" in trace.tables:
-        strings = trace.collect(trace.scan("paths", since, until).filter(pl.col("nr").is_in(shapes().changing)).select("tid", "ts", "value"))
+        strings = trace.collect(trace.scan("paths", since, until).filter(is_wanted(trace, changing=True)).select("tid", "ts", "value"))
         strings = strings.unique(["tid", "ts"], keep="first", maintain_order=True)
     return found.join(strings, on=["tid", "ts"], how="left").select("ts", "effect", "shape", "tid", "pid", "ret", *ARGS, "value")
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from ringtape.analysis.descriptors import AT_FDCWD, EBADF, Follower, pair_name
 from ringtape.analysis.file_calls import IMPLICIT, MAP_ANONYMOUS, NO_POSITION, Bytes, Op, among, argument, descriptor, shapes
-from ringtape.analysis.file_events import ARGS, file_events, windows
+from ringtape.analysis.file_events import ARGS, file_events, is_wanted, windows
 from ringtape.analysis.file_names import FILE, OTHER, SOCKET, UNKNOWN, Names
 from ringtape.analysis.ledger import CHILD
 from ringtape.analysis.positions import SEEK, Positions
@@ -87,7 +87,7 @@ class _Reader:
 
     def window(self, since: int | None, until: int | None) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Return the sums and the errors of the calls of a window."""
-        wanted = self._trace.scan("syscalls", since, until).filter(pl.col("kind") != CHILD, pl.col("nr").is_in(shapes().numbers))
+        wanted = self._trace.scan("syscalls", since, until).filter(pl.col("kind") != CHILD, is_wanted(self._trace))
         frame = self._trace.collect(wanted.select("ts", "dur", "ret", *ARGS, "tid", "pid", "nr", "abi", "kind"))
         index = shapes().index(frame["abi"].to_numpy(), frame["nr"].to_numpy())
         anonymous = (shapes().column("maps", index) == 1) & (frame["arg3"].to_numpy() & MAP_ANONYMOUS != 0)

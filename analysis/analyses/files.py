@@ -167,7 +167,9 @@ def _named(rows: pl.DataFrame, used: Use, chosen: Sequence[str], others: int) ->
 
 def _lost(trace: Trace, schema: pl.Schema) -> pl.DataFrame:
     """Return the row of the calls that were made and not recorded, if there were any."""
-    touching = lost_calls(trace).filter(~pl.col("child"), (pl.col("nr") < 0) | pl.col("nr").is_in(shapes().touching))
+    found = lost_calls(trace).filter(~pl.col("child"))
+    known = shapes().touches(shapes().index(found["abi"].to_numpy(), found["nr"].to_numpy()))
+    touching = found.filter((pl.col("nr") < 0) | pl.Series(known))
     count = int(touching["lost"].sum())
     if not count:
         return pl.DataFrame(schema=schema)
@@ -182,15 +184,13 @@ def _doubts(trace: Trace) -> Iterator[tuple[int, int]]:
     if options.get("syscall") or options.get("min_duration"):
         yield trace.header.attached_at, FOREVER
     ledger = trace.scan("losses") if "losses" in trace.tables else pl.LazyFrame(schema={"table": pl.String})
+    changing = {nr for numbers in shapes().numbers(trace.header.abi, changing=True) for nr in numbers}
     located = {"syscalls": 0, "processes": 0}
     if "losses" in trace.tables:
         relevant = pl.col("table").is_in(list(located)) & (pl.col("cause") != 2)
         for table, nr, since, until, count in trace.collect(ledger.filter(relevant).select("table", "nr", "ts", "until", "count")).iter_rows():
             located[table] += count
-            if table == "processes" or nr < 0 or nr in _CHANGING:
+            if table == "processes" or nr < 0 or nr in changing:
                 yield since, until
     if any(trace.lost().get(table, 0) > count for table, count in located.items()):
         yield trace.header.attached_at, FOREVER
-
-
-_CHANGING = frozenset(shapes().changing)
