@@ -25,12 +25,16 @@ def example_trace(tmp_path: Path) -> Trace:
                 {"ts": T0, "kind": 2, "pid": 100, "ppid": 99, "start": T0 - 50, "comm": b"cat", "file": b"/bin/cat", "argv": b"cat\0a file\0"},
                 {"ts": T0 + 10_000, "kind": 3, "pid": 100, "ppid": 99, "start": T0 - 50, "comm": b"cat", "exit_code": 1, "group_dead": 1},
             ],
+            paths=[
+                {"ts": T0 + 1000, "nr": 257, "pid": 100, "arg": 1, "value": b"a file"},
+                {"ts": T0 + 5000, "nr": 257, "pid": 100, "arg": 1, "value": b"/nowhere"},
+            ],
             syscalls=[
-                {"ts": T0 + 1000, "nr": 257, "pid": 100, "dur": 1000, "ret": 3},
-                {"ts": T0 + 2000, "nr": 0, "pid": 100, "dur": 100, "ret": 5},
-                {"ts": T0 + 3000, "nr": 0, "pid": 100, "dur": 200, "ret": 5},
-                {"ts": T0 + 4000, "nr": 0, "pid": 100, "dur": 300},
-                {"ts": T0 + 5000, "nr": 257, "pid": 100, "dur": 2000, "ret": -2},
+                {"ts": T0 + 1000, "nr": 257, "arg0": -100, "pid": 100, "dur": 1000, "ret": 3},
+                {"ts": T0 + 2000, "nr": 0, "arg0": 3, "pid": 100, "dur": 100, "ret": 5},
+                {"ts": T0 + 3000, "nr": 0, "arg0": 3, "pid": 100, "dur": 200, "ret": 5},
+                {"ts": T0 + 4000, "nr": 0, "arg0": 3, "pid": 100, "dur": 300},
+                {"ts": T0 + 5000, "nr": 257, "arg0": -100, "pid": 100, "dur": 2000, "ret": -2},
             ],
         )
     )

@@ -57,6 +57,11 @@ class Analysis:
         """First line of its file: what it tells."""
         return (sys.modules[self.function.__module__].__doc__ or "").partition("\n")[0].rstrip(".")
 
+    def notes(self, result: pl.DataFrame) -> list[str]:
+        """Return what its module's function ``notes``, if it has one, says beside a result."""
+        found = getattr(sys.modules[self.function.__module__], "notes", None)
+        return list(found(result)) if found else []
+
     def schema(self, by: Sequence[str] = ()) -> pl.Schema:
         """Return the schema of its result."""
         chosen = {group.name: group for group in self.groups}

@@ -9,9 +9,10 @@ from ringtape.analysis import registry
 from ringtape.analysis.render import Cells, cells, console, is_wide, print_facts, print_table
 from ringtape.analysis.summary import facts, size_cells
 from ringtape.analysis.trace import Trace
+from ringtape.analysis.verb import flags
 from ringtape.schemas.escape import escape
 
-FIRST = ("where", "ledger", "processes", "syscall_mix", "latency", "errors", "cpu")
+FIRST = ("where", "ledger", "processes", "syscall_mix", "latency", "errors", "files", "cpu")
 LAST = ("loss", "overhead_self")
 """First and last sections of the report; other analyses stand between them by name."""
 
@@ -67,9 +68,12 @@ def make(trace: Trace, top: int | None = 20) -> Report:
 
 
 def _section(trace: Trace, analysis: registry.Analysis, top: int | None) -> Section:
-    result = analysis.function(trace)
-    notes = tuple(_notes(trace, analysis, result, top))
-    wide, narrow = (cells(result, analysis, wide=wide, limit=top, origin=trace.header.attached_at) for wide in (True, False))
+    # An analysis that can add up what exceeds a number of rows is asked to, and its last row is shown as well.
+    adds_up = "top" in {flag.name for flag in flags(analysis.function)}
+    result = analysis.function(trace, **({"top": top or 0} if adds_up else {}))
+    notes = tuple(_notes(trace, analysis, result, top + 1 if adds_up and top is not None else top))
+    limit = len(result) if adds_up else top
+    wide, narrow = (cells(result, analysis, wide=wide, limit=limit, origin=trace.header.attached_at) for wide in (True, False))
     return Section(analysis.name, analysis.summary, wide, narrow, notes)
 
 
@@ -77,6 +81,7 @@ def _notes(trace: Trace, analysis: registry.Analysis, result: Any, top: int | No
     notes = []
     if not len(result):
         notes.append("none")
+    notes += analysis.notes(result)
     if top is not None and len(result) > top:
         notes.append(f"{len(result) - top:,} more: `ringtape {analysis.name.replace('_', '-')} {escape(str(trace.path))}` lists all")
     lost = trace.lost().get("syscalls", 0)

@@ -130,6 +130,8 @@ def run(args: argparse.Namespace) -> int:
         raise RingtapeError(f"{trace.path}: {lost}", "leave --strict out to get the bounds that the loss ledger allows")
     result = analysis.function(trace, **{flag.name: getattr(args, flag.name) for flag in flags(analysis.function)})
     write(result, analysis, args.format, args.output, trace.header.attached_at)
+    for note in analysis.notes(result):
+        print(f"ringtape: note: {note}", file=sys.stderr)
     if lost:
         print(f"ringtape: note: {lost}; `ringtape loss` tells how far to trust the numbers", file=sys.stderr)
     return 0

@@ -68,7 +68,7 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     >>> from ringtape.analysis.verification import verify
     >>> found = verify(getfixture("example_trace").path)
     >>> found.problems, found.rows
-    ([], 7)
+    ([], 9)
     """
     result = Verification()
     try:

@@ -27,7 +27,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 MAX_RINGS = 64
 """Rings of a table at most; on machines with more CPUs several CPUs share one."""
 CALLS = 1024
-_STRING_KINDS = {"path": 1, "sockaddr_in": 2, "sockaddr_out": 3}
+_STRING_KINDS = {"fds_out": 0, "path": 1, "sockaddr_in": 2, "sockaddr_out": 3}
 _LISTED = 8
 # The mark is inherited before anything else can be seen; enter before exit, so that no exit lacks an enter that was after the attachment.
 _FIRST = ("task_newtask", "sched_process_exit", "sched_process_exec", "task_rename", "sys_enter")
@@ -314,7 +314,8 @@ def _fill_calls(calls: Map, options: Options) -> None:
             if not options.calls or (name, number) in options.calls:
                 info |= _LISTED
             for slot, string in enumerate(abi.strings(name, number)):
-                length = string.length_arg if string.length_arg is not None else 0
+                # fds_out has the kind 0: a length that is not 0 tells it from no string.
+                length = string.length_arg if string.length_arg is not None else int(string.kind == "fds_out")
                 info |= (string.arg | _STRING_KINDS[string.kind] << 3 | length << 5) << 8 * (slot + 1)
             infos[base + number] = info
     for number in abi.names("x32") if native == "x86_64" else ():

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from ringtape.recorder import journal as journals
 from ringtape.recorder import kernel as kernels
+from ringtape.recorder.descriptors import Descriptor, descriptor_rows, descriptors
 from ringtape.recorder.folder import create_folder
 from ringtape.recorder.journal import Journal
 from ringtape.recorder.kernel import PAGE, Kernel
@@ -114,6 +115,7 @@ class Session:
                 undo.callback(journal.remove)
             kernel.attach()
             existing = kernels.existing(kernel, self._options)
+            opened = descriptors(self._options.target, launcher.pid if launcher else None)
             for name in kernel.code.iterators:
                 if name != "attach":
                     kernel.prepare_iterator(name)
@@ -129,7 +131,7 @@ class Session:
             # All of this before the command runs: the drain is there for its first call, however busy the machine is, and a
             # recorder that is killed from here on leaves a trace that names its rings.
             header = self._header(kernel, journal, reason, time.clock_gettime_ns(time.CLOCK_MONOTONIC))
-            pump = self._start(folder, kernel, header, existing)
+            pump = self._start(folder, kernel, header, existing, opened)
             undo.callback(pump.discard)
             if launcher:
                 if self._signal:
@@ -138,17 +140,19 @@ class Session:
             undo.pop_all()
         return self._record(kernel, journal, folder, pump, launcher)
 
-    def _start(self, folder: int, kernel: Kernel, header: Header, existing: bytes) -> Pump:
+    def _start(self, folder: int, kernel: Kernel, header: Header, existing: bytes, opened: list[Descriptor]) -> Pump:
         from ringtape.recorder.drain import existing_records
         from ringtape.recorder.pump import Pump
 
         records = existing_records(existing if "processes" in kernel.rings else b"", self._options.target)
         try:
-            return Pump.start(self._path, os.dup(folder), kernel, header, records)
+            pump = Pump.start(self._path, os.dup(folder), kernel, header, records)
+            pump.add(table("descriptors"), descriptor_rows(opened))
         except OSError as error:
             raise RecordingError(
                 f"{self._path}: {os.strerror(error.errno or 0).lower()}; nothing was recorded", "make room and record again"
             ) from None
+        return pump
 
     def _remove_folder(self, descriptor: int) -> None:
         """Take back the folder of a recording that did not begin."""

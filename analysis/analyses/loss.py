@@ -63,7 +63,7 @@ def loss(trace: Trace, *, by: Literal["cpu", "syscall"] = "cpu") -> pl.DataFrame
     --------
     >>> from ringtape.analysis.analyses.loss import loss
     >>> loss(getfixture("example_trace")).select("table", "cpu", "attempted", "recorded", "lost").rows()
-    [('processes', 0, 2, 2, 0), ('syscalls', 0, 5, 5, 0)]
+    [('paths', 0, 2, 2, 0), ('processes', 0, 2, 2, 0), ('syscalls', 0, 5, 5, 0)]
     """
     ledger = trace.scan("losses")
     keys = ["table", "cpu"] if by == "cpu" else ["table", "nr", "abi"]

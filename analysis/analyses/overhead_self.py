@@ -57,7 +57,7 @@ def overhead_self(trace: Trace) -> pl.DataFrame:
     --------
     >>> from ringtape.analysis.analyses.overhead_self import overhead_self
     >>> overhead_self(getfixture("example_trace")).select("rows", "lost").rows()
-    [(7, 0)]
+    [(9, 0)]
     """
     busy = (pl.col("utime") + pl.col("stime")) / pl.col("interval")
     totals = trace.collect(

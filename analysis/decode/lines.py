@@ -24,7 +24,7 @@ CSV_COLUMNS: Final = (
     "text",
 )
 _KINDS: Final = dict(table("syscalls").column("kind").values)
-_STRINGS: Final = ("path", "sockaddr", "argv")
+_STRINGS: Final = ("path", "sockaddr", "descriptors", "argv")
 _to_json: Final[Callable[[str], str]] = json.encoder.encode_basestring_ascii
 
 
@@ -199,7 +199,7 @@ def json_string(value: bytes) -> dict[str, str]:
 
 def _string(arg: int, text: decode.Text) -> dict[str, Any]:
     body: dict[str, Any] = {"arg": arg, "kind": _STRINGS[text.kind] if 0 <= text.kind < len(_STRINGS) else str(text.kind)}
-    body |= json_string(text.value)
+    body |= {"value": list(decode.descriptors(text))} if text.kind == decode.DESCRIPTORS else json_string(text.value)
     return body | {"cut": True} if text.cut else body
 
 

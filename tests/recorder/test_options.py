@@ -79,9 +79,9 @@ def test_options_are_described_with_the_ring_size_of_each_ring_table():
 
 class TestTables:
     def test_tables_bring_those_that_they_need_and_the_recorder_s_own(self):
-        assert choose_tables("paths") == ("losses", "paths", "recorder", "syscalls")
-        assert choose_tables("processes") == ("losses", "processes", "recorder")
-        assert choose_tables(" syscalls , processes ,") == ("losses", "processes", "recorder", "syscalls")
+        assert choose_tables("paths") == ("descriptors", "losses", "paths", "recorder", "syscalls")
+        assert choose_tables("processes") == ("descriptors", "losses", "processes", "recorder")
+        assert choose_tables(" syscalls , processes ,") == ("descriptors", "losses", "processes", "recorder", "syscalls")
 
     def test_all_is_every_table_with_a_ring_and_the_default_those_that_say_so(self):
         assert set(choose_tables(None)) <= set(choose_tables("all"))

@@ -15,7 +15,7 @@ from ringtape.schemas.columns import CPU, Column, seq, ts
 from ringtape.schemas.errors import RecordingError
 from ringtape.schemas.table import Table, tables
 
-ALL = ("losses", "paths", "processes", "recorder", "syscalls")
+ALL = ("descriptors", "losses", "paths", "processes", "recorder", "syscalls")
 TRACEPOINTS = {"sys_enter": (11, 2), "sys_exit": (12, 2), "sched_process_exit": (13, 2), "task_newtask": (14, 2)}
 
 
@@ -36,7 +36,7 @@ def types_for(names, without=()):
 @pytest.mark.parametrize("names", [ALL, ("syscalls",), ("processes",), ("paths", "syscalls")])
 def test_the_text_has_one_struct_for_each_recorded_table_and_none_for_others(names):
     text = assemble(names, types_for(names), 2).text
-    ringed = [name for name in names if name not in ("losses", "recorder")]
+    ringed = [name for name in names if name not in ("descriptors", "losses", "recorder")]
     assert re.findall(r"^struct (\w+)_record \{$", text, re.MULTILINE) == ringed
     for name in ringed:
         assert tables()[name].c_struct() in text
