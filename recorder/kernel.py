@@ -106,6 +106,14 @@ class Kernel:
             self.at_end[name] = _read_all(descriptor)
         self.iterators.clear()
 
+    def left_open(self, name: str) -> bytes:
+        """Return the records, as they stand, in the map ``<table>_open``: those of what has begun and has not ended."""
+        if (opened := self.maps.get(f"{name}_open")) is None:
+            return b""
+        size, cookie = table(name).record_size, struct.pack("=Q", self.cookie)
+        values = (opened.lookup(key, self.code.sizes[f"{name}_open"][1]) for key in opened.keys())  # noqa: SIM118 - a method of ours
+        return b"".join(value[:size] for value in values if value is not None and value.startswith(cookie))
+
     def arm(self, pid: int) -> None:
         """Mark the launcher, so that it is recorded from its execve on."""
         _, size = self.code.sizes["state"]

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringtape.recorder import merge
-from ringtape.recorder.drain import TableDrain, iterated_rows
+from ringtape.recorder.drain import TableDrain, iterated_rows, still_open
 from ringtape.recorder.kernel import PAGE, Kernel
 from ringtape.recorder.ledger import Counters, Ledger
 from ringtape.recorder.ring import open_rings
@@ -143,6 +143,7 @@ class Pump:
             one = drain.table
             unfinished = np.frombuffer(kernel.at_end.get(f"{one.name}_detach", b""), record_dtype(one))
             self.add(one, iterated_rows(one, unfinished))
+            self.add(one, iterated_rows(one, still_open(np.frombuffer(kernel.at_end.get(f"{one.name}_open", b""), record_dtype(one)), detached_at)))
         self.close_trace(end, reason, exit_status, detached_at, merged)
 
     def close_trace(
