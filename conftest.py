@@ -38,3 +38,22 @@ def example_trace(tmp_path: Path) -> Trace:
             ],
         )
     )
+
+
+@pytest.fixture
+def block_trace(tmp_path: Path) -> Trace:
+    """Return a trace of three reads of 4 KiB, 4 KiB and 8 KiB: the second is sequential, and at the device together with the third."""
+    import ringtape
+    from tests.factory import T0, make
+
+    common = {"disk": b"vda", "dev": 254 << 20, "pid": 100, "insert": -1}
+    return ringtape.open(
+        make(
+            tmp_path / "block.trace",
+            block=[
+                {**common, "ts": T0 + 1000, "dur": 100, "issue": 10, "service": 90, "sector": 800, "bytes": 4096},
+                {**common, "ts": T0 + 2000, "dur": 220, "issue": 20, "service": 200, "sector": 808, "bytes": 4096},
+                {**common, "ts": T0 + 2100, "dur": 80, "issue": 5, "service": 75, "sector": 80, "bytes": 8192},
+            ],
+        )
+    )

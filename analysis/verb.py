@@ -103,7 +103,9 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def _default(flag: Flag) -> str:
-    return "" if flag.default in (None, inspect.Parameter.empty) else f" (default: {flag.default})"
+    if flag.default in (None, inspect.Parameter.empty):
+        return ""
+    return f" (default: {','.join(flag.default) if isinstance(flag.default, tuple) else flag.default})"
 
 
 def _several(flag: Flag) -> Callable[[str], tuple[str, ...]]:
