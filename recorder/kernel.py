@@ -101,18 +101,15 @@ class Kernel:
         return found
 
     def look_at_the_end(self) -> None:
-        """Run the iterators that were prepared, and keep what they write in ``at_end``."""
+        """Keep in ``at_end`` what the iterators that were prepared write, and the records in maps named ``<table>_open``."""
         for name, descriptor in self.iterators.items():
             self.at_end[name] = _read_all(descriptor)
         self.iterators.clear()
-
-    def left_open(self, name: str) -> bytes:
-        """Return the records, as they stand, in the map ``<table>_open``: those of what has begun and has not ended."""
-        if (opened := self.maps.get(f"{name}_open")) is None:
-            return b""
-        size, cookie = table(name).record_size, struct.pack("=Q", self.cookie)
-        values = (opened.lookup(key, self.code.sizes[f"{name}_open"][1]) for key in opened.keys())  # noqa: SIM118 - a method of ours
-        return b"".join(value[:size] for value in values if value is not None and value.startswith(cookie))
+        for name in self.rings:
+            if (opened := self.maps.get(f"{name}_open")) is not None:
+                values = [opened.lookup(key) or b"" for key in opened.keys()]  # noqa: SIM118 - a method of ours, of a map of the kernel
+                cookie = struct.pack("=Q", self.cookie)
+                self.at_end[f"{name}_open"] = b"".join(value[: table(name).record_size] for value in values if value.startswith(cookie))
 
     def arm(self, pid: int) -> None:
         """Mark the launcher, so that it is recorded from its execve on."""
