@@ -10,8 +10,10 @@
 #define REQUEST_UNFINISHED 3
 #define REQUEST_END_UNSEEN 4
 
+#define OPERATION_WRITE 1
 #define OPERATION_FLUSH 2
-#define NEEDS_FLUSH (3 << 17) /* REQ_FUA, REQ_PREFLUSH */
+#define FLAG_FUA 512
+#define FLAG_PREFLUSH 1024
 
 #define REQUESTS_IN_FLIGHT 16384
 
@@ -69,9 +71,7 @@ INLINE void emit_request(struct block_record *record, u64 now) {
 }
 
 /* A request whose end nobody told of: the kernel skipped the probe, or it was given back before it was begun. */
-INLINE void drop_stale(u64 request, u64 now) {
-  struct block_open *open = map_lookup(MAP_block_open, &request);
-  if (!open) return;
+INLINE void drop_stale(u64 request, struct block_open *open, u64 now) {
   if (!open->completed) {
     open->record.dur = now - open->record.ts;
     open->record.kind = REQUEST_END_UNSEEN;
@@ -83,6 +83,8 @@ INLINE void drop_stale(u64 request, u64 now) {
 INLINE void begin_request(u64 request, u64 now) {
   u64 task = current_task();
   int wanted = is_recorded(task);
+  struct block_open *stale = map_lookup(MAP_block_open, &request);
+  if (stale) drop_stale(request, stale, now);
 #ifdef ARGS_block_io_start
   /* Of the whole machine, whatever is not known at its end began before the attachment. */
   if (!wanted && CONFIG->select != SELECT_ALL) return;
@@ -106,9 +108,7 @@ INLINE void begin_request(u64 request, u64 now) {
 
 /* Every request comes here in the thread that submits it, but for the flushes that the kernel makes of those asked for. */
 PROBE(block_io_start) {
-  u64 now = now_ns();
-  drop_stale(ctx[0], now);
-  begin_request(ctx[0], now);
+  begin_request(ctx[0], now_ns());
   return 0;
 }
 
@@ -190,7 +190,24 @@ INLINE void complete_unknown(u64 request, u8 status, u32 bytes) {
   record.bytes = bytes;
   record.status = status;
   record.kind = REQUEST_AT_ATTACH;
+#ifndef ARGS_block_io_start
+  if (!bytes && record.operation == OPERATION_WRITE) {
+    /* A flush that was asked for comes by nowhere else, and has lost its flag by now. */
+    record.kind = REQUEST_COMPLETE;
+    record.flags |= FLAG_PREFLUSH;
+    record.issue = record.service = -1;
+  }
+#endif
   emit_request(&record, now);
+}
+
+/* Whether a request may be part of a flush sequence: the flags are those that it was made with, the sequence takes them off. */
+INLINE int flushes_around(struct block_record *record) {
+#ifdef ARGS_block_io_start
+  return record->operation == OPERATION_WRITE && (record->flags & (FLAG_FUA | FLAG_PREFLUSH));
+#else
+  return record->operation == OPERATION_WRITE;
+#endif
 }
 
 PROBE(block_rq_complete) {
@@ -211,8 +228,7 @@ PROBE(block_rq_complete) {
   record->bytes = open->done;
   record->dur = now - record->ts;
   record->kind = REQUEST_COMPLETE;
-  u32 flags = READ(u32, request, request, cmd_flags);
-  if (!open->completed && (flags & NEEDS_FLUSH) && (u8)flags != OPERATION_FLUSH && READ(u64, request, request, end_io)) {
+  if (!open->completed && flushes_around(record) && READ(u64, request, request, end_io)) {
     open->completed = 1; /* part of a flush sequence, which completes it once more at its end */
     return 0;
   }

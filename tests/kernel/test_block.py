@@ -17,7 +17,7 @@ from tests.kernel.recording import SCRIPT, Trace, ringtape, wait_for
 
 COMPLETE, AT_ATTACH, MERGED, UNFINISHED, END_UNSEEN = range(5)
 READ, WRITE, FLUSH, DISCARD = range(4)
-PREFLUSH = 1 << 10
+FUA, PREFLUSH = 1 << 9, 1 << 10
 IO_ERROR = 10
 RING_FULL, NO_STORAGE = 0, 1
 BLOCK = ("--tables", "processes,block")
@@ -71,6 +71,25 @@ def pattern(trace_path, *arguments):
     return json.loads(found.stdout)
 
 
+def wrapped(tmp_path, text):
+    """Return words that run the command line after a change to the recorder's program text, past the cache."""
+    script = tmp_path / "changed.py"
+    head = "import sys\nfrom ringtape.recorder import compile, program\n"
+    head += "compile._from_cache = lambda key: None\ncompile._to_cache = lambda key, entry: None\n"
+    script.write_text(head + text + "\nfrom ringtape.cli import main\ndel sys.argv[1]\nsys.exit(main())\n")
+    return [sys.executable, str(script)]
+
+
+OLD_KERNEL = """
+read = compile.read_kernel_types
+def without(members):
+    types = read(members)
+    types.tracepoints.pop("block_io_start")
+    return types
+compile.read_kernel_types = without
+"""
+
+
 @pytest.mark.parametrize("action", ["read", "write"])
 def test_requests_and_bytes_are_those_of_the_program_and_of_diskstats(record, programs, disk, action):
     before = disk.counts()
@@ -111,6 +130,7 @@ def test_of_the_whole_machine_every_request_of_the_disk_is_there(start, programs
     expected = when_counted(disk, before, Counts(150, 0, 151, 0, 1, 0, 1))
     trace = recorder.stop().trace.check()
     rows = of(trace, disk)
+    assert {row["kind"] for row in rows} == {COMPLETE}
     assert counted(rows) == expected
     assert (expected.bytes_discarded, expected.flushes) == (4 * MIB, 1)
     assert all(row["tid"] for row in rows)
@@ -185,6 +205,42 @@ def test_a_part_that_could_be_read_is_requeued_and_the_rest_fails(record, progra
     assert (row["kind"], row["bytes"], row["sector"], row["requeues"], row["status"]) == (COMPLETE, 65536, 0, 1, IO_ERROR)
     (latency, *_) = json.loads(ringtape("block-latency", "--format", "json", "--device", disk.name, finished.path).stdout)
     assert (latency["requests"], latency["failed"]) == (1, 1)
+
+
+@pytest.mark.parametrize("kernel", ["this", "before 6.5"])
+def test_requests_that_need_a_flush_before_and_after_are_one_row_each(start, tmp_path, disk, kernel):
+    run("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", disk.path)
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    before = disk.counts()
+    recorder = start(*BLOCK, "--all", prefix=wrapped(tmp_path, OLD_KERNEL) if kernel != "this" else ()).wait_until_recording()
+    run("mount", disk.path, mount)
+    try:
+        for number in range(5):
+            with (mount / str(number)).open("wb") as file:
+                file.write(b"x" * 10_000)
+                file.flush()
+                os.fsync(file.fileno())
+    finally:
+        subprocess.run(["umount", mount], check=True, timeout=60)
+    wait_for(lambda: disk.in_flight == 0, "all has ended")
+    rows = of(recorder.stop().trace.check(), disk)
+    assert {row["kind"] for row in rows} <= {COMPLETE, MERGED}
+    wait_for(lambda: disk.counts().since(before) == counted(rows), f"the kernel counts the same: {counted(rows)}")
+    if kernel != "this":
+        return  # there, a request has lost the flags by the time at which it is seen first
+    commits = [row for row in done(rows, WRITE) if row["bytes"] and row["flags"] & (PREFLUSH | FUA)]
+    assert len(commits) >= 5
+    flushes = done(rows, FLUSH)
+    for row in commits:
+        assert row["issue"] >= 0
+        assert row["service"] > 0
+        begin, issue, end = row["ts"], row["ts"] + row["issue"], row["ts"] + row["dur"]
+        # The flush before is in the queue time, the one after behind the device time.
+        if row["flags"] & PREFLUSH:
+            assert any(begin < flush["ts"] + flush["dur"] <= issue for flush in flushes)
+        if row["flags"] & FUA:
+            assert any(issue + row["service"] <= flush["ts"] + flush["dur"] <= end for flush in flushes)
 
 
 def test_neighbours_that_are_submitted_together_are_one_request(record, programs, disk):
@@ -262,15 +318,6 @@ def test_with_a_ring_far_too_small_recorded_and_lost_add_up(record, programs, di
     assert all(row["p50_low"] <= row["p50_high"] for row in latencies)
 
 
-def wrapped(tmp_path, text):
-    """Return words that run the command line after a change to the recorder's program text, past the cache."""
-    script = tmp_path / "changed.py"
-    head = "import sys\nfrom ringtape.recorder import compile, program\n"
-    head += "compile._from_cache = lambda key: None\ncompile._to_cache = lambda key, entry: None\n"
-    script.write_text(head + text + "\nfrom ringtape.cli import main\ndel sys.argv[1]\nsys.exit(main())\n")
-    return [sys.executable, str(script)]
-
-
 def test_requests_that_do_not_fit_into_the_map_of_those_in_flight_are_counted(start, writer, still, tmp_path):
     assert SCRIPT.exists()
     disk, freezer = still
@@ -291,14 +338,17 @@ def test_requests_that_do_not_fit_into_the_map_of_those_in_flight_are_counted(st
     assert {(row["requests"], row["lost"]) for row in latencies} == {(2, 3)}
 
 
-OLD_KERNEL = """
-read = compile.read_kernel_types
-def without(members):
-    types = read(members)
-    types.tracepoints.pop("block_io_start")
-    return types
-compile.read_kernel_types = without
-"""
+def test_a_request_whose_end_was_not_seen_is_told_when_its_memory_is_used_again(start, record, programs, disk, tmp_path):
+    unseen = "u8 status = ctx[1]; if (READ(u64, request, request, __sector) == 8) return 0;"
+    text = f"read = program._read\nprogram._read = lambda name: read(name).replace('u8 status = ctx[1];', {unseen!r})"
+    requests = 4 * int((disk.queue / "nr_requests").read_text())
+    words = ["io", disk.path, "read", "4096", str(requests), "sequential", "1"]
+    trace = record(*BLOCK, "--", programs("block"), *words, prefix=wrapped(tmp_path, text)).trace.check()
+    rows = of(trace, disk)
+    assert len(done(rows)) == requests - 1
+    (row,) = [row for row in rows if row["kind"] != COMPLETE]
+    assert (row["kind"], row["sector"], row["bytes"], row["service"]) == (END_UNSEEN, 8, 4096, -1)
+    assert any(row["ts"] + row["dur"] == other["ts"] for other in rows)
 
 
 def test_on_a_kernel_before_6_5_requests_begin_when_they_are_inserted_or_issued(start, record, programs, disk, tmp_path):
