@@ -83,7 +83,11 @@ class Requests:
         frame = self.trace.scan("block", since, until)
         if device is not None:
             frame = frame.filter(pl.col("disk") == self._disk(device))
-        frame = frame.with_columns(pl.when(asked).then(FLUSH_ASKED).otherwise(pl.col("operation")).cast(pl.Int8).alias("operation"))
+        frame = frame.with_columns(
+            pl.when(asked).then(FLUSH_ASKED).otherwise(pl.col("operation")).cast(pl.Int8).alias("operation"),
+            # Of other bits the meaning changes between kernels: they are not to part groups that read the same.
+            pl.col("flags").cast(pl.Int64) & _FLAG_MASK,
+        )
         return frame.with_columns(command_number(self.trace.commands)) if "command" in self.by else frame
 
     def _disk(self, device: str) -> bytes:

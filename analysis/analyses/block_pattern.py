@@ -11,7 +11,19 @@ from ringtape.analysis.ledger import FOREVER
 from ringtape.analysis.pictures import Picture
 from ringtape.analysis.quantiles import quantiles
 from ringtape.analysis.registry import Result, analysis
-from ringtape.analysis.requests import AT_ATTACH, COMPLETE, GROUPS, MERGED, By, Requests, at_once, follow_each_other, lost_requests, operation_name
+from ringtape.analysis.requests import (
+    AT_ATTACH,
+    COMPLETE,
+    GROUPS,
+    MERGED,
+    SECTOR,
+    By,
+    Requests,
+    at_once,
+    follow_each_other,
+    lost_requests,
+    operation_name,
+)
 from ringtape.analysis.summary import span
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.units import format_duration
@@ -168,30 +180,54 @@ def request_sizes(trace: Trace) -> pl.DataFrame:
 
 
 def addresses(trace: Trace, disk: bytes) -> pl.DataFrame:
-    """Count the requests of a disk by time and address, from the first to the last in ``WINDOWS`` columns and ``ROWS`` rows at most.
+    """Count the requests of a disk by time and address, from the first to the last in at most ``WINDOWS`` columns and ``ROWS`` rows.
+
+    Rows are stretches of the disk of the same length, a power of two; those that no request begins in are left out.
 
     Returns
     -------
     DataFrame
-        ``operation``, ``time`` (ns after the attachment) and ``address`` (bytes) of the cell's middle, ``count``.
+        ``operation``, ``time`` (ns after the attachment; middle of the column), ``row`` (its number, from 0 on), ``address`` (bytes; its begin),
+        ``length`` (bytes), ``count``.
     """
     requests = Requests.of(trace, "operation")
     rows = requests.rows().filter(pl.col("disk") == disk, pl.col("kind").is_in([COMPLETE, AT_ATTACH]), pl.col("bytes") > 0)
-    sector, ts = pl.col("sector"), pl.col("ts")
-    ends = rows.select(sector.min().alias("low"), sector.max().alias("high"), ts.min().alias("begin"), ts.max().alias("end"))
-    low, high, begin, end = trace.collect(ends).row(0)
-    schema = {"operation": pl.String, "time": pl.Float64, "address": pl.Float64, "count": pl.Int64}
-    if low is None:
+    ts = pl.col("ts")
+    begin, end, reach = trace.collect(rows.select(ts.min().alias("begin"), ts.max().alias("end"), pl.col("sector").max())).row(0)
+    numbers = dict.fromkeys(("row", "address", "length", "count"), pl.Int64())
+    schema = pl.Schema({"operation": pl.String(), "time": pl.Float64(), **numbers})
+    if begin is None:
         return pl.DataFrame(schema=schema)
-    width, height = max(1, -(-(end + 1 - begin) // WINDOWS)), max(1, -(-(high + 1 - low) // ROWS))
-    column, row = ((pl.col("ts") - begin) // width).alias("column"), ((pl.col("sector") - low) // height).alias("row")
-    counted = trace.collect(rows.group_by("operation", column, row).agg(pl.len().cast(pl.Int64).alias("count")))
-    return counted.sort("operation", "column", "row").select(
-        pl.col("operation").map_elements(operation_name, return_dtype=pl.String),
+    width, length = max(1, -(-(end + 1 - begin) // WINDOWS)), _row_length(trace, rows, int(reach))
+    column, stretch = ((ts - begin) // width).alias("column"), (pl.col("sector") // length).alias("stretch")
+    counted = trace.collect(rows.group_by("operation", column, stretch).agg(pl.len().cast(pl.Int64).alias("count")))
+    counted = counted.sort("operation", "column", "stretch")
+    found = counted.select(
+        pl.Series("operation", [operation_name(code) for code in counted["operation"]], dtype=pl.String),
         ((pl.col("column") + 0.5) * width + (begin - trace.header.attached_at)).alias("time"),
-        ((low + (pl.col("row") + 0.5) * height) * 512.0).alias("address"),
+        (pl.col("stretch").rank("dense").cast(pl.Int64) - 1).alias("row"),
+        (pl.col("stretch") * length * SECTOR).alias("address"),
+        pl.lit(length * SECTOR, pl.Int64).alias("length"),
         "count",
     )
+    return found.cast(schema)
+
+
+def _row_length(trace: Trace, rows: pl.LazyFrame, reach: int) -> int:
+    """Return the smallest power of two of sectors, eight at least, of which at most ``ROWS`` stretches hold all requests."""
+
+    def used(length: int) -> pl.Series:
+        return trace.collect(rows.select((pl.col("sector") // length).alias("stretch")).unique())["stretch"]
+
+    length = 8
+    while reach // length >= 1 << 16:
+        length *= 2
+    stretches = used(length)
+    while len(stretches) > ROWS:
+        length, stretches = length * 2, (stretches // 2).unique()
+    while length > 8 and len(stretches) <= ROWS // 2 and len(finer := used(length // 2)) <= ROWS:
+        length, stretches = length // 2, finer
+    return length
 
 
 def pictures(trace: Trace) -> Iterator[Picture]:
@@ -209,5 +245,7 @@ def pictures(trace: Trace) -> Iterator[Picture]:
     counts = trace.scan("block").filter(pl.col("bytes") > 0).group_by("disk").agg(pl.len().alias("count"))
     busiest = trace.collect(counts.sort("count", "disk", descending=[True, False]).head(1))
     disk = busiest["disk"][0] if len(busiest) else b""
-    caption = "Where on the disk with most requests they went, over time: a line that rises is sequential, a cloud is random."
+    caption = (
+        "Where on the disk with most requests they went, over time: lines that rise are sequential, clouds are random. Unused parts are left out."
+    )
     yield Picture("block-addresses", caption, address_map(addresses(trace, disk), comm_text(disk), note=note))

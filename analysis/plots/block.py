@@ -11,6 +11,8 @@ from ringtape.analysis.plots.style import COLOURS, SIZE, STYLE, figure_with_axes
 from ringtape.schemas.units import format_size
 
 NOTHING = "no completed block I/O request was recorded"
+GAPS = 20
+"""Unused parts of a disk that are marked in a picture, unless there are more."""
 _PERCENTILES = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 
 
@@ -159,6 +161,11 @@ def _plain_size(size: int) -> str:
     return f"{float(number):g} {unit}"
 
 
+def _exact_size(size: int) -> str:
+    factor, unit = next(unit for unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")) if size >= unit[0] or unit[0] == 1)
+    return f"{size / factor:,.2f} {unit}" if factor > 1 else f"{size} {unit}"
+
+
 def address_map(frame: pl.DataFrame, device: str, *, most: int = 6, note: str = "") -> Figure:
     """Draw where on a disk requests went, over time.
 
@@ -176,24 +183,31 @@ def address_map(frame: pl.DataFrame, device: str, *, most: int = 6, note: str = 
     Returns
     -------
     Figure
-        x: time since the start; y: address on the disk; a point for each cell with a request, larger where there were more.
+        x: time since the start; y: stretches of the disk in which there were requests, in order, a dotted line where others lie between;
+        a point for each cell with a request, larger where there were more.
     """
     with figure_with_axes(f"{device}: addresses of requests over time" if device else "Addresses of requests over time", note) as (figure, axes):
         if not len(frame):
             say_nothing(axes, NOTHING)
             return figure
         seconds, span = time_unit(float(frame["time"].max()))  # type: ignore[arg-type]
-        reach = max(1.0, float(frame["address"].max()))  # type: ignore[arg-type]
-        factor, name = next(unit for unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes")) if reach >= unit[0])
         operations = frame.group_by("operation").agg(pl.col("count").sum()).sort("count", "operation", descending=[True, False]).head(most)
         for number, (operation, count) in enumerate(operations.iter_rows()):
             rows = frame.filter(operation=operation)
-            sizes = 3 + 5 * np.log2(rows["count"].to_numpy())
+            sizes = 3 + 3 * np.log2(rows["count"].to_numpy())
             axes.scatter(
-                rows["time"].to_numpy() / seconds, rows["address"].to_numpy() / factor, s=sizes, color=COLOURS[number], alpha=0.75, linewidths=0,
+                rows["time"].to_numpy() / seconds, rows["row"].to_numpy() + 0.5, s=sizes, color=COLOURS[number], alpha=0.75, linewidths=0,
                 label=f"{operation} ({count:,})", rasterized=True,
             )  # fmt: skip
-        axes.set(xlabel=f"time since the start ({span})", ylabel=f"address ({name})")
+        stretches = frame.select("row", "address").unique().sort("row")["address"].to_numpy()
+        length = int(frame["length"][0])
+        gaps = np.flatnonzero(np.diff(stretches) > length) + 1
+        for gap in gaps if len(gaps) <= GAPS else ():
+            axes.axhline(float(gap), color="#999999", linewidth=0.7, linestyle=(0, (2, 2)))
+        ticks = np.unique(np.linspace(0, len(stretches) - 1, min(9, len(stretches))).astype(int))
+        axes.set_yticks(ticks, [_exact_size(int(stretches[tick])) for tick in ticks])
+        axes.set(xlabel=f"time since the start ({span})", ylabel=f"address, unused parts left out (rows of {_plain_size(length)})")
+        axes.set_ylim(0, len(stretches))
         legend_beside(axes, len(operations))
         for handle in axes.get_legend().legend_handles:  # type: ignore[union-attr]
             handle.set_sizes([30])  # type: ignore[union-attr]

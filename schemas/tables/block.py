@@ -11,6 +11,7 @@ TABLE = Table(
     ring_size=16 << 20,
     needs=("processes",),
     interrupts=True,
+    cost="about 1.3 µs of CPU time per request",
     columns=(
         ts(
             "when the request was made, before it was merged, plugged or scheduled"

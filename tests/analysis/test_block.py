@@ -226,7 +226,19 @@ def test_frames_for_pictures(folder):
         (750, 1000, 0, 0, 0, 0),
     ]
     assert request_sizes(trace).rows() == [("vda", "READ", 12, 1, 4096), ("vda", "WRITE", 12, 1, 6000)]
-    assert addresses(trace, b"vda").select("operation", "count").rows() == [("READ", 1), ("WRITE", 1)]
+    # The middle of the first of 240 columns of 3 ns, and of that in which 500 lies.
+    assert addresses(trace, b"vda").rows() == [("READ", 1.5, 0, 4096, 4096, 1), ("WRITE", 499.5, 1, 8192, 4096, 1)]
+
+
+def test_addresses_leave_out_what_is_not_used(folder):
+    far = 1 << 30
+    trace = opened(folder, *(request(at * 1000, sector=(at % 2) * far + 8 * at) for at in range(300)))
+    found = addresses(trace, b"vda")
+    assert found["length"].unique().to_list() == [8 * 512 * 4]  # 1200 KiB in each of two places: 2 * 75 rows of 16 KiB
+    assert found["row"].n_unique() == 150
+    assert (found["row"].min(), found["row"].max(), found["count"].sum()) == (0, 149, 300)
+    assert set(found.filter(pl.col("row") < 75)["address"] < far) == {True}
+    assert found.filter(pl.col("row") == 75)["address"][0] == far * 512
 
 
 def test_pictures_are_drawn_with_and_without_requests(folder, tmp_path):
