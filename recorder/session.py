@@ -114,8 +114,9 @@ class Session:
                 undo.callback(journal.remove)
             kernel.attach()
             existing = kernels.existing(kernel, self._options)
+            kernel.look_at_the_start()
             for name in kernel.code.iterators:
-                if name != "attach":
+                if name.endswith("_detach"):
                     kernel.prepare_iterator(name)
             if launcher:
                 kernel.arm(launcher.pid)
