@@ -270,12 +270,18 @@ PROBE(mark_victim) {
   return 0;
 }
 
+/* Of each process one sample: of its first thread, or of that which owns its memory where the first one has ended. */
+INLINE int stands_for_process(u64 task, u64 memory) {
+  u64 leader = READ(u64, task, task_struct, group_leader);
+  return READ(u64, leader, task_struct, mm) ? leader == task : owner_of(memory, task) == task;
+}
+
 INLINE int write_memory(u64 *ctx, int at_end) {
   u64 task = ctx[1];
   if (!task || !is_recorded(task)) return 0;
   u64 memory = READ(u64, task, task_struct, mm), seq = *(u64 *)(*(u64 *)ctx);
   struct memory_record record;
-  if (memory && owner_of(memory, task) == task) {
+  if (memory && stands_for_process(task, memory)) {
     describe_memory(&record, task, memory, MEMORY_SAMPLE);
     record.ts = now_ns();
     seq_write(seq, &record, sizeof(record));
