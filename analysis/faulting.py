@@ -1,0 +1,206 @@
+"""What became of each page fault, from the counters of its thread that the rows of the table ``faults`` carry.
+
+A row holds how many minor and major faults the kernel had counted for the thread when the fault was taken, so the row after it (or
+the exit of the thread) tells what the fault itself came to, and what the kernel counted without trapping: pages populated in advance,
+those that a system call pinned, and the faults whose rows were lost. Sums of the differences are therefore exact, whatever was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+
+from ringtape.analysis.in_force import InForce
+from ringtape.analysis.trace import Trace
+
+EXISTING, FORK, EXEC, EXIT = 0, 1, 2, 3
+USER, KERNEL = 0, 1
+COUNTERS = -1
+"""Kind of what the table ``processes`` tells of a thread's counters: 0 at its fork, and those of its exit."""
+NONE, MINOR, MAJOR, UNCLEAR, OPEN = range(5)
+"""What became of a fault: no counter moved (it failed, or was served by another thread meanwhile), minor, major, one of several faults
+until the next row of which some were minor and some major, nothing known because there is no later row."""
+WINDOW = 1_000_000
+"""Rows that are looked at together, about."""
+
+
+class Lives:
+    """Which thread a thread number means at a time: numbers are used again, and handed on by exec.
+
+    Attributes
+    ----------
+    counters : DataFrame
+        What ``processes`` tells of counters: ``ts``, ``pid``, ``tid``, ``min_flt``, ``maj_flt``, ``kind`` (`COUNTERS`), ``life``.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        columns = ["ts", "start", "pid", "tid", "creator", "kind", "min_flt", "maj_flt", "seq"]
+        empty = pl.DataFrame(schema={name: pl.Int64 for name in columns})
+        recorded = "processes" in trace.tables
+        events = trace.collect(trace.scan("processes").select(pl.col(columns).cast(pl.Int64))) if recorded else empty
+        events = events.sort("ts", "seq")
+        took_over = (pl.col("kind") == EXEC) & (pl.col("creator") > 0) & (pl.col("creator") != pl.col("tid"))
+        born = events.filter(pl.struct("tid", "start").is_first_distinct()).with_row_index("life").with_columns(pl.col("life").cast(pl.Int64))
+        taken = events.filter(took_over)
+        first = InForce.of(born["tid"].to_numpy(), born["ts"].to_numpy(), born["life"].to_numpy())
+        heirs = taken.with_columns(pl.Series("life", first.codes(taken["creator"].to_numpy(), taken["ts"].to_numpy()), pl.Int64))
+        known = pl.concat([born.select("tid", "ts", "life"), heirs.select("tid", "ts", "life")])
+        self._in_force = InForce.of(known["tid"].to_numpy(), known["ts"].to_numpy(), known["life"].to_numpy())
+        told = events.filter(pl.col("kind").is_in([FORK, EXIT]))
+        self.counters = self.numbered(
+            told.select("ts", pl.col("pid", "tid").cast(pl.Int32), "min_flt", "maj_flt", pl.lit(COUNTERS, pl.Int8).alias("kind"))
+        )
+
+    def numbered(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the frame with ``life``: 0, 1, 2 ..., or a negative number of its own for a thread that no event names."""
+        tid = frame["tid"].to_numpy().astype(np.int64)
+        codes = self._in_force.codes(tid, frame["ts"].to_numpy()).astype(np.int64)
+        return frame.with_columns(pl.Series("life", np.where(codes >= 0, codes, -1 - tid), pl.Int64))
+
+
+def launched(trace: Trace) -> tuple[int, int] | None:
+    """Return the process of the recorded command and when it became the command: what it was before is the recorder's own."""
+    if not trace.header.command or "processes" not in trace.tables:
+        return None
+    execs = trace.scan("processes").filter(pl.col("kind") == EXEC).select("ts", "pid")
+    first = trace.collect(execs.sort("ts").head(1))
+    return (first["pid"][0], first["ts"][0]) if len(first) else None
+
+
+def of_the_target(trace: Trace) -> pl.Expr:
+    """Return the expression that is false for rows of the command's process from before it was the command."""
+    found = launched(trace)
+    return pl.lit(True) if found is None else (pl.col("pid") != found[0]) | (pl.col("ts") >= found[1])
+
+
+def _windows(trace: Trace) -> Iterator[tuple[int, int]]:
+    """Yield half-open stretches of time that hold about `WINDOW` rows each, all rows together."""
+    begin, rows, end = None, 0, 0
+    for part in sorted(trace.parts("faults"), key=lambda part: part.max_ts):
+        if not part.rows:
+            continue
+        begin = part.min_ts if begin is None else min(begin, part.min_ts)
+        rows, end = rows + part.rows, part.max_ts + 1
+        if rows >= WINDOW:
+            yield begin, end
+            begin, rows = end, 0
+    if begin is not None and rows:
+        yield begin, end
+
+
+def outcomes(trace: Trace) -> Iterator[pl.DataFrame]:
+    """Tell what became of each fault, in pieces of bounded size.
+
+    Parameters
+    ----------
+    trace : Trace
+        The recording; needs the table ``faults``.
+
+    Yields
+    ------
+    DataFrame
+        By thread and time: ``life`` (of `Lives`), ``pid``, ``tid``, ``ts``, ``until`` (time of the thread's next row), ``kind``
+        (that of the row, or `COUNTERS`), ``region``, ``error``, ``ip``, ``became`` (`NONE`, `MINOR`, `MAJOR`, `UNCLEAR`, `OPEN`; null
+        for rows that are no faults), ``min_flt`` and ``maj_flt`` (faults that the kernel counted from this row to the next, without
+        the one of the row itself where it is known).
+    """
+    lives = Lives(trace)
+    columns = ["ts", "pid", "tid", "min_flt", "maj_flt", "kind", "region", "error", "ip"]
+    target, at = of_the_target(trace), None
+    carried: pl.DataFrame | None = None
+    for since, until in _windows(trace):
+        rows = lives.numbered(trace.collect(trace.scan("faults", since, until).filter(target).select(columns)))
+        # Births and deaths that no window holds stand in the one after them.
+        told = lives.counters.filter(pl.col("ts") < until if at is None else pl.col("ts").is_between(at, until, closed="left"))
+        at = until
+        frame = pl.concat([piece for piece in (carried, rows, told) if piece is not None], how="diagonal")
+        frame = _with_effect(frame)
+        last = pl.col("until").is_null()
+        carried = frame.filter(last, pl.col("kind") != COUNTERS).select(*columns, "life")
+        yield _judged(frame.filter(~last))
+    if carried is None:
+        return
+    told = lives.counters.filter(pl.col("ts") >= at)
+    yield _judged(_with_effect(pl.concat([carried, told], how="diagonal")))
+
+
+def _with_effect(frame: pl.DataFrame) -> pl.DataFrame:
+    """Add ``until`` and the increase of both counters up to the next row of the same thread (null for the last one)."""
+    # A fault in which nothing was counted has the same counters as the next one; time decides, then the counters.
+    frame = frame.with_columns((pl.col("min_flt") + pl.col("maj_flt")).alias("_sum")).sort("life", "ts", "_sum").drop("_sum")
+    same = pl.col("life") == pl.col("life").shift(-1)
+    return frame.with_columns(
+        pl.when(same).then(pl.col("ts").shift(-1)).alias("until"),
+        *(pl.when(same).then((pl.col(name).shift(-1) - pl.col(name)).clip(0)).alias(f"_{name}") for name in ("min_flt", "maj_flt")),
+    )
+
+
+def _judged(frame: pl.DataFrame) -> pl.DataFrame:
+    minor, major = pl.col("_min_flt"), pl.col("_maj_flt")
+    became = (
+        pl.when(~pl.col("kind").is_in([USER, KERNEL]))
+        .then(None)
+        .when(minor.is_null())
+        .then(OPEN)
+        .when(minor + major == 0)
+        .then(NONE)
+        .when(major == 0)
+        .then(MINOR)
+        .when(minor == 0)
+        .then(MAJOR)
+        .otherwise(UNCLEAR)
+        .cast(pl.Int8)
+    )
+    judged = frame.with_columns(became.alias("became"))
+    own = pl.col("became")
+    return judged.select(
+        "life", "pid", "tid", "ts", "until", "kind", "region", "error", "ip", "became",
+        (minor.fill_null(0) - (own == MINOR).fill_null(False).cast(pl.Int64)).alias("min_flt"),
+        (major.fill_null(0) - (own == MAJOR).fill_null(False).cast(pl.Int64)).alias("maj_flt"),
+    )  # fmt: skip
+
+
+def over_time(trace: Trace, bins: int = 150) -> pl.DataFrame:
+    """Count minor and major faults of each process in equal stretches of time.
+
+    Parameters
+    ----------
+    trace : Trace
+        The recording; needs the table ``faults``.
+    bins : int
+        Stretches.
+
+    Returns
+    -------
+    DataFrame
+        ``begin`` and ``end`` (ns of CLOCK_MONOTONIC), ``pid``, ``minor``, ``major``; stretches without a fault are left out. What the
+        kernel counted without trapping stands where the thread's next row is.
+
+    Examples
+    --------
+    >>> from ringtape.analysis.faulting import over_time
+    >>> over_time(getfixture("memory_trace"), bins=1).select("pid", "minor", "major").rows()
+    [(100, 6, 1)]
+    """
+    from ringtape.analysis.summary import span
+
+    begin, end = span(trace.folder)
+    width = max(1, -(-((end if end is not None else begin) + 1 - begin) // bins))
+    pieces = [pl.DataFrame(schema={"bin": pl.Int64, "pid": pl.Int32, "minor": pl.Int64, "major": pl.Int64})]
+
+    def place(time: str) -> pl.Expr:
+        return ((pl.col(time) - begin) // width).clip(0, bins - 1).alias("bin")
+
+    for rows in outcomes(trace):
+        own = rows.filter(pl.col("became").is_in([MINOR, MAJOR]))
+        is_own = [(pl.col("became") == code).cast(pl.Int64).alias(name) for code, name in ((MINOR, "minor"), (MAJOR, "major"))]
+        rest = rows.filter(pl.col("min_flt") + pl.col("maj_flt") > 0)
+        both = pl.concat([
+            own.select(place("ts"), "pid", *is_own),
+            rest.select(place("until"), "pid", pl.col("min_flt").alias("minor"), pl.col("maj_flt").alias("major")),
+        ])  # fmt: skip
+        pieces.append(both.group_by("bin", "pid").agg(pl.col("minor", "major").sum()))
+    found = pl.concat(pieces).group_by("bin", "pid").agg(pl.col("minor", "major").sum()).sort("bin", "pid")
+    return found.select((begin + pl.col("bin") * width).alias("begin"), (begin + (pl.col("bin") + 1) * width).alias("end"), "pid", "minor", "major")
