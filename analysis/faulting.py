@@ -32,12 +32,13 @@ class Lives:
     Attributes
     ----------
     counters : DataFrame
-        What ``processes`` tells of counters: ``ts``, ``pid``, ``tid``, ``min_flt``, ``maj_flt``, ``kind`` (`COUNTERS`), ``life``.
+        What ``processes`` tells of counters: ``ts``, ``pid``, ``tid``, ``min_flt``, ``maj_flt``, ``kind`` (`COUNTERS`), ``life``,
+        ``place`` (0 before, 1 after the thread's other rows of that instant).
     """
 
     def __init__(self, trace: Trace) -> None:
         columns = ["ts", "start", "pid", "tid", "creator", "kind", "min_flt", "maj_flt", "seq"]
-        empty = pl.DataFrame(schema={name: pl.Int64 for name in columns})
+        empty = pl.DataFrame(schema=dict.fromkeys(columns, pl.Int64))
         recorded = "processes" in trace.tables
         events = trace.collect(trace.scan("processes").select(pl.col(columns).cast(pl.Int64))) if recorded else empty
         events = events.sort("ts", "seq")
@@ -48,9 +49,9 @@ class Lives:
         heirs = taken.with_columns(pl.Series("life", first.codes(taken["creator"].to_numpy(), taken["ts"].to_numpy()), pl.Int64))
         known = pl.concat([born.select("tid", "ts", "life"), heirs.select("tid", "ts", "life")])
         self._in_force = InForce.of(known["tid"].to_numpy(), known["ts"].to_numpy(), known["life"].to_numpy())
-        told = events.filter(pl.col("kind").is_in([FORK, EXIT]))
+        told = events.filter(pl.col("kind").is_in([FORK, EXIT])).with_columns((pl.col("kind") == EXIT).cast(pl.Float64).alias("place"))
         self.counters = self.numbered(
-            told.select("ts", pl.col("pid", "tid").cast(pl.Int32), "min_flt", "maj_flt", pl.lit(COUNTERS, pl.Int8).alias("kind"))
+            told.select("ts", pl.col("pid", "tid").cast(pl.Int32), "min_flt", "maj_flt", pl.lit(COUNTERS, pl.Int8).alias("kind"), "place")
         )
 
     def numbered(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -66,7 +67,11 @@ def launched(trace: Trace) -> tuple[int, int] | None:
         return None
     execs = trace.scan("processes").filter(pl.col("kind") == EXEC).select("ts", "pid")
     first = trace.collect(execs.sort("ts").head(1))
-    return (first["pid"][0], first["ts"][0]) if len(first) else None
+    if not len(first):
+        return None
+    pid, ts = first["pid"][0], first["ts"][0]
+    earlier = trace.scan("processes").filter(pl.col("pid") == pid, pl.col("ts") < ts, pl.col("kind").is_in([EXISTING, FORK]))
+    return None if len(trace.collect(earlier.select("ts").head(1))) else (pid, ts)
 
 
 def of_the_target(trace: Trace) -> pl.Expr:
@@ -112,13 +117,14 @@ def outcomes(trace: Trace) -> Iterator[pl.DataFrame]:
     carried: pl.DataFrame | None = None
     for since, until in _windows(trace):
         rows = lives.numbered(trace.collect(trace.scan("faults", since, until).filter(target).select(columns)))
+        rows = rows.with_columns(pl.lit(0.5).alias("place"))
         # Births and deaths that no window holds stand in the one after them.
         told = lives.counters.filter(pl.col("ts") < until if at is None else pl.col("ts").is_between(at, until, closed="left"))
         at = until
         frame = pl.concat([piece for piece in (carried, rows, told) if piece is not None], how="diagonal")
         frame = _with_effect(frame)
         last = pl.col("until").is_null()
-        carried = frame.filter(last, pl.col("kind") != COUNTERS).select(*columns, "life")
+        carried = frame.filter(last, pl.col("place") < 1).select(*columns, "life", "place")
         yield _judged(frame.filter(~last))
     if carried is None:
         return
@@ -128,8 +134,8 @@ def outcomes(trace: Trace) -> Iterator[pl.DataFrame]:
 
 def _with_effect(frame: pl.DataFrame) -> pl.DataFrame:
     """Add ``until`` and the increase of both counters up to the next row of the same thread (null for the last one)."""
-    # A fault in which nothing was counted has the same counters as the next one; time decides, then the counters.
-    frame = frame.with_columns((pl.col("min_flt") + pl.col("maj_flt")).alias("_sum")).sort("life", "ts", "_sum").drop("_sum")
+    # At one instant a thread is born before it takes a fault, and ends after it; then the counters decide.
+    frame = frame.sort("life", "ts", "place", pl.col("min_flt") + pl.col("maj_flt"))
     same = pl.col("life") == pl.col("life").shift(-1)
     return frame.with_columns(
         pl.when(same).then(pl.col("ts").shift(-1)).alias("until"),

@@ -65,9 +65,7 @@ def samples(trace: Trace, in_force: InForce) -> pl.LazyFrame:
     """
     rows = trace.scan("memory").filter(of_the_target(trace), pl.col("mapped") > 0)
     values = [*RESIDENT, "swap", "mapped", "peak", "mapped_peak"]
-    return rows.select(
-        numbered(in_force), "pid", (pl.col("ts") + pl.col("dur")).alias("ts"), *values, pl.sum_horizontal(RESIDENT).alias("resident")
-    )
+    return rows.select(numbered(in_force), "pid", (pl.col("ts") + pl.col("dur")).alias("ts"), *values, pl.sum_horizontal(RESIDENT).alias("resident"))
 
 
 def over_time(trace: Trace, lives: pl.DataFrame | None = None, bins: int = BINS) -> pl.DataFrame:

@@ -95,7 +95,7 @@ def faults(trace: Trace, *, by: By = "process") -> pl.DataFrame:
     >>> faults(trace).select("process", "command", "minor", "major", "traps", "untrapped").rows()
     [(100, 'app', 6, 1, 5, 2)]
     >>> faults(trace, by="region").select("region", "minor", "major").rows()
-    [('mapping', 2, 1), ('(no trap)', 2, 0), ('heap', 2, 0)]
+    [('mapping', 2, 1), ('heap', 2, 0), ('(no trap)', 2, 0)]
     """
     own = by if by in _OWN else None
     lives, counted = _counted(trace, own)
@@ -161,4 +161,6 @@ def pictures(trace: Trace) -> Iterator[Picture]:
     names = faults(trace).group_by("process", maintain_order=True).agg(pl.col("command").first())
     lost = trace.lost().get("faults", 0)
     note = f"{lost:,} rows were lost; what they counted stands where the next row of the thread is" if lost else ""
-    yield Picture("faults", "Page faults per second by process: minor above, major below.", faults_over_time(found, names, note=note))
+    yield Picture(
+        "faults", "Page faults per second by process: minor above, major below.", faults_over_time(found, names, trace.header.attached_at, note=note)
+    )

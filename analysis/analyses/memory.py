@@ -13,6 +13,7 @@ from ringtape.analysis.residency import RESIDENT, numbered, over_time, process_l
 from ringtape.analysis.trace import Trace
 
 _CALLS = ("mmap", "mmap2", "munmap", "mremap", "brk")
+SECOND = 1_000_000_000
 LINES = 7
 """Processes that a picture shows."""
 
@@ -28,7 +29,7 @@ LINES = 7
         Result("shmem", pl.Int64, "shared memory in that sample", "bytes"),
         Result("swap", pl.Int64, "most memory in swap", "bytes", quiet=True),
         Result("last", pl.Int64, "resident memory in the last sample", "bytes"),
-        Result("growth_per_s", pl.Float64, "change of resident memory per second, from the first sample to the last", "bytes"),
+        Result("growth_per_s", pl.Float64, "change of resident memory per second from the first sample to the last; null below 1 s", "bytes"),
         Result("late_growth_per_s", pl.Float64, "the same over the second half of that time: a leak goes on", "bytes"),
         Result("mapped_peak", pl.Int64, "largest size of the address space (VmPeak)", "bytes"),
         Result("mapped", pl.Int64, "size of the address space in the last sample", "bytes", wide=True),
@@ -99,7 +100,7 @@ def memory(trace: Trace) -> pl.DataFrame:
     )
 
     def rate(since: str, part: int) -> pl.Expr:
-        return pl.when(pl.col("time") > 0).then((pl.col("last") - pl.col(since)) * part * 1e9 / pl.col("time"))
+        return pl.when(pl.col("time") >= SECOND).then((pl.col("last") - pl.col(since)) * part * 1e9 / pl.col("time"))
 
     found = found.with_columns(rate("first", 1).alias("growth_per_s"), rate("half", 2).alias("late_growth_per_s"))
     found = found.join(lives.select("life", "command"), on="life", how="left").with_columns(pl.col("command").fill_null("?"))

@@ -80,9 +80,7 @@ def reclaim(trace: Trace) -> pl.DataFrame:
     rows = trace.collect(
         trace.scan("memory")
         .filter(pl.col("kind") != SAMPLE, of_the_target(trace))
-        .select(
-            numbered(in_force), "ts", "dur", "pid", "actor", "kind", "reclaimed", "unfinished", pl.sum_horizontal(RESIDENT).alias("resident")
-        )
+        .select(numbered(in_force), "ts", "dur", "pid", "actor", "kind", "reclaimed", "unfinished", pl.sum_horizontal(RESIDENT).alias("resident"))
     ).sort("ts")
     killed = pl.col("kind") == OOM
     rows = rows.with_columns(

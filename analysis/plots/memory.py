@@ -20,8 +20,8 @@ PROCESSES = 6
 def _size_axis(axes: Axes, most: float) -> None:
     """Label the vertical axis with sizes at round binary steps."""
     scale, unit = next(((1 << shift, unit) for shift, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")) if most >= 1 << shift), (1, "B"))
-    step = next(step for step in (base * 2.0**power for power in range(-8, 12) for base in (1.0, 1.25, 1.5)) if most / scale / step <= 6)
-    axes.yaxis.set_ticks(np.arange(0, most + scale * step, scale * step))
+    ticks = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(0, most / scale)
+    axes.yaxis.set_ticks([tick * scale for tick in ticks if tick * scale <= most * 1.05])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / scale:g} {unit}" if value else "0"))
     axes.set_ylim(0, most * 1.05 or 1)
 
@@ -113,7 +113,7 @@ def composition(frame: pl.DataFrame, title: str, origin: int) -> Figure:
         return figure
 
 
-def faults_over_time(frame: pl.DataFrame, names: pl.DataFrame, *, note: str = "") -> Figure:
+def faults_over_time(frame: pl.DataFrame, names: pl.DataFrame, origin: int, *, note: str = "") -> Figure:
     """Draw page faults per second by process: minor ones above, major ones below.
 
     Parameters
@@ -122,6 +122,8 @@ def faults_over_time(frame: pl.DataFrame, names: pl.DataFrame, *, note: str = ""
         Result of `faulting.over_time`.
     names : DataFrame
         ``process``, ``command``: processes, those with most faults first.
+    origin : int
+        Where the first stretch may begin (ns): the axis counts from there.
     note : str
         What is to be said below the picture.
 
@@ -139,8 +141,7 @@ def faults_over_time(frame: pl.DataFrame, names: pl.DataFrame, *, note: str = ""
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
         begins = frame["begin"].to_numpy()
         width = int(frame["end"][0] - frame["begin"][0])
-        first = int(begins.min()) - int(begins.min() - begins.max()) * 0
-        count = int((begins.max() - first) // width) + 1
+        count = int((begins.max() - origin) // width) + 1
         scale, unit = time_unit(float(count * width))
         edges = np.arange(count + 1) * width / scale
         chosen = names["process"].to_list()[:PROCESSES]
@@ -151,7 +152,7 @@ def faults_over_time(frame: pl.DataFrame, names: pl.DataFrame, *, note: str = ""
                 mine = ~pl.col("pid").is_in(chosen) if process is None else pl.col("pid") == process
                 rows = frame.filter(mine).group_by("begin").agg(pl.col(column).sum()).sort("begin")
                 heights = np.zeros(count)
-                heights[(rows["begin"].to_numpy() - first) // width] = rows[column].to_numpy() * 1e9 / width
+                heights[(rows["begin"].to_numpy() - origin) // width] = rows[column].to_numpy() * 1e9 / width
                 if process is None and not frame.filter(mine).height:
                     continue
                 label = f"{labels[process]} {process}" if process is not None else f"{len(names) - len(chosen)} others"
@@ -161,7 +162,7 @@ def faults_over_time(frame: pl.DataFrame, names: pl.DataFrame, *, note: str = ""
             axes.set(ylabel="per second", xlim=(0, edges[-1]), ylim=(0, base.max() * 1.05 or 1))
             axes.yaxis.set_major_locator(MaxNLocator(5 if axes is upper else 3, integer=True))
             axes.yaxis.set_major_formatter(EngFormatter(sep=" "))
-        lower.set_xlabel(f"time since the first fault ({unit})")
+        lower.set_xlabel(f"time since the start ({unit})")
         legend_beside(upper, len(chosen))
         if note:
             figure.text(0.995, 0.002, note, ha="right", va="bottom", fontsize=8, color="#666666")

@@ -1,5 +1,8 @@
 """Page faults: every one that the kernel counts for a thread is a row, and what it came to follows from the counters in the rows."""
 
+import itertools
+from pathlib import Path
+
 import pytest
 
 from tests.kernel.recording import check_quiet, ringtape, wait_for
@@ -27,7 +30,7 @@ def between(rows, begin, end):
 def effects(rows, after):
     """Return what became of each fault: the increase of the two counters until the next row, or until ``after``."""
     counts = [(row["min_flt"], row["maj_flt"]) for row in rows] + [after]
-    return [(then[0] - now[0], then[1] - now[1]) for now, then in zip(counts, counts[1:], strict=False)]
+    return [(then[0] - now[0], then[1] - now[1]) for now, then in itertools.pairwise(counts)]
 
 
 @pytest.fixture
@@ -124,7 +127,7 @@ def test_faults_on_nothing_change_no_counter(recorded):
 def test_heap_mapping_program_and_stack_are_told_apart(recorded):
     rows, marks = recorded("regions", 50)
     of = {"heap": HEAP, "mapping": MAPPING, "program": PROGRAM, "stack": STACK}
-    for mark, after in zip(marks, marks[1:], strict=False):
+    for mark, after in itertools.pairwise(marks):
         found = between(rows, mark, after)
         inside = [row for row in found if mark["base"] <= row["address"] < mark["base"] + 64 * PAGE]
         assert len(inside) >= 48
@@ -161,9 +164,9 @@ def test_attached_in_the_middle_counters_of_the_start_and_the_end_enclose_what_w
 
 def child_of(recorder):
     """Return the program that a recorder runs, once it is the program."""
-    children = wait_for(lambda: open(f"/proc/{recorder.pid}/task/{recorder.pid}/children").read().split(), "the child is there")
-    pid = int(children[0])
-    return pid if open(f"/proc/{pid}/comm").read() == "memory\n" else 0
+    listed = Path(f"/proc/{recorder.pid}/task/{recorder.pid}/children")
+    pid = int(wait_for(lambda: listed.read_text().split(), "the child is there")[0])
+    return pid if Path(f"/proc/{pid}/comm").read_text() == "memory\n" else 0
 
 
 def test_a_thread_that_goes_on_has_its_counters_at_the_end(start, programs, tmp_path):
@@ -208,7 +211,7 @@ def test_a_recorder_that_is_killed_loses_no_fault(start, programs, tmp_path):
     go = tmp_path / "go"
     recorder = start("--tables", "faults,memory", "--", programs("memory"), "wait", str(N), go).wait_until_recording()
     pid = wait_for(lambda: child_of(recorder), "the program runs")
-    wait_for(lambda: int(open(f"/proc/{pid}/statm").read().split()[1]) > N // 2, "half of it is touched")
+    wait_for(lambda: int(Path(f"/proc/{pid}/statm").read_text().split()[1]) > N // 2, "half of it is touched")
     recorder.process.kill()
     recorder.process.wait()
     go.touch()

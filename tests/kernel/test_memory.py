@@ -1,5 +1,6 @@
 """Resident and mapped memory over time, stalls and OOM kills, against what the kernel itself tells of them."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -41,7 +42,14 @@ def test_at_every_mark_the_last_sample_is_what_the_kernel_says(record, programs)
     trace = done.trace.check()
     marks = marks_of(done.stdout)
     samples = samples_of(trace.rows("memory"), marks[0]["pid"])
-    assert {mark["name"]: round(mark["rss"] / N / PAGE * 4) for mark in marks} == {"start": 0, "grown": 4, "halved": 2, "gone": 0, "heap": 1, "end": 0}
+    assert {mark["name"]: round(mark["rss"] / N / PAGE * 4) for mark in marks} == {
+        "start": 0,
+        "grown": 4,
+        "halved": 2,
+        "gone": 0,
+        "heap": 1,
+        "end": 0,
+    }
     for mark in marks:
         last = [row for row in samples if row["ts"] <= mark["time"]][-1]
         assert abs(resident(last) - mark["rss"]) <= news(mark["rss"]), mark["name"]
@@ -86,7 +94,7 @@ def test_samples_are_few_however_many_pages_are_touched(record, programs):
     assert len(found) <= 64 + 64 * 3 + (end["time"] - begin["time"]) / 1e6
     ordered = [row["anon"] for row in found]
     assert ordered == sorted(ordered)
-    assert max(after - before for before, after in zip(ordered, ordered[1:], strict=False)) <= news(ordered[-1])
+    assert max(after - before for before, after in itertools.pairwise(ordered)) <= news(ordered[-1])
 
 
 def test_a_child_has_its_parents_memory_from_the_first_moment(record, programs):
@@ -238,7 +246,7 @@ class Tracefs:
 
 
 def test_each_stall_in_cgroup_reclaim_is_the_one_that_the_kernels_own_trace_has(record, programs, small_cgroup, tmp_path):
-    folder, enter = small_cgroup
+    _folder, enter = small_cgroup
     file = tmp_path / "file"
     file.write_bytes(bytes(100 << 20))
     with file.open("rb") as content:
