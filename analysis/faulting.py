@@ -8,6 +8,7 @@ those that a system call pinned, and the faults whose rows were lost. Sums of th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -22,7 +23,7 @@ COUNTERS = -1
 NONE, MINOR, MAJOR, UNCLEAR, OPEN = range(5)
 """What became of a fault: no counter moved (it failed, or was served by another thread meanwhile), minor, major, one of several faults
 until the next row of which some were minor and some major, nothing known because there is no later row."""
-WINDOW = 1_000_000
+WINDOW = 500_000
 """Rows that are looked at together, about."""
 
 
@@ -81,18 +82,21 @@ def of_the_target(trace: Trace) -> pl.Expr:
 
 
 def _windows(trace: Trace) -> Iterator[tuple[int, int]]:
-    """Yield half-open stretches of time that hold about `WINDOW` rows each, all rows together."""
-    begin, rows, end = None, 0, 0
-    for part in sorted(trace.parts("faults"), key=lambda part: part.max_ts):
-        if not part.rows:
-            continue
-        begin = part.min_ts if begin is None else min(begin, part.min_ts)
-        rows, end = rows + part.rows, part.max_ts + 1
-        if rows >= WINDOW:
-            yield begin, end
-            begin, rows = end, 0
-    if begin is not None and rows:
-        yield begin, end
+    """Yield half-open stretches of time that hold `WINDOW` rows or fewer each on average, all rows together."""
+    parts = sorted((part for part in trace.parts("faults") if part.rows), key=lambda part: part.max_ts)
+    if not parts:
+        return
+    begin, rows = min(part.min_ts for part in parts), 0
+    for part in parts:
+        rows += part.rows
+        if rows >= WINDOW or part is parts[-1]:
+            yield from _cut(begin, part.max_ts + 1, -(-rows // WINDOW))
+            begin, rows = part.max_ts + 1, 0
+
+
+def _cut(begin: int, end: int, number: int) -> Iterator[tuple[int, int]]:
+    edges = [begin + (end - begin) * at // number for at in range(number + 1)]
+    yield from ((since, until) for since, until in pairwise(edges) if since < until)
 
 
 def outcomes(trace: Trace) -> Iterator[pl.DataFrame]:

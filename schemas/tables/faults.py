@@ -10,6 +10,7 @@ TABLE = Table(
     default=False,
     ring_size=64 << 20,
     needs=("processes",),
+    cost="0.1 to 0.2 µs and 6 to 13 bytes per page fault; x86-64 only",
     columns=(
         ts("when the processor took the fault"),
         Column("address", "i64", "address that was not mapped, or not so; 0 for kinds 2 and 3", "", "page_fault_user, page_fault_kernel: address"),
@@ -36,7 +37,8 @@ TABLE = Table(
         Column(
             "kind",
             "i8",
-            "where the fault was taken; kinds 2 and 3 are no faults, they give the counters of a thread alone",
+            "where the fault was taken (in the kernel: where it reads or writes the program's memory and may wait); kinds 2 and 3 are no faults, "
+            "they give the counters of a thread alone",
             "",
             "tracepoint",
             {0: "user mode", 1: "kernel mode", 2: "thread at attach", 3: "thread at detach"},

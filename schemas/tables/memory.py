@@ -10,6 +10,7 @@ TABLE = Table(
     default=False,
     ring_size=16 << 20,
     needs=("processes",),
+    cost="0.1 µs per page that a recorded process is given or gives back, 0.05 to 0.1 µs in other processes; 6 to 40 bytes per sample",
     columns=(
         ts("when the sample was taken, the stall began, or the victim was chosen"),
         Column("dur", "i64", "length of the stall (kinds 1 to 4)", "ns", "mm_vmscan_*_begin, _end; mm_compaction_begin, _end"),
