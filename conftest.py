@@ -57,3 +57,29 @@ def block_trace(tmp_path: Path) -> Trace:
             ],
         )
     )
+
+
+@pytest.fixture
+def memory_trace(tmp_path: Path) -> Trace:
+    """Return a trace of a process that takes page faults, waits for memory and is killed for it."""
+    import ringtape
+    from tests.factory import T0, make
+
+    life = {"pid": 100, "ppid": 99, "start": T0, "comm": b"app"}
+    faults = [(10, 1, 0, 0, 0), (20, 2, 0, 0, 2), (30, 3, 0, 0, 2), (40, 4, 0, 0, 0), (50, 4, 1, 1, 0)]
+    samples = [(100, 0, 0, 8192, 8192), (200, 0, 0, 12288, 12288), (100_000_000, 1000, 2, 10240, 12288), (150_000_000, 3000, 2, 10240, 12288)]
+    return ringtape.open(
+        make(
+            tmp_path / "memory.trace",
+            processes=[{"ts": T0, "kind": 1, **life}, {"ts": T0 + 200_000_200, "kind": 3, "min_flt": 6, "maj_flt": 1, "exit_signal": 9, **life}],
+            faults=[
+                {"ts": T0 + at, "pid": 100, "min_flt": minor, "maj_flt": major, "kind": kind, "region": region, "error": 6, "address": 4096 * at}
+                for at, minor, major, kind, region in faults
+            ],
+            memory=[
+                {"ts": T0 + at, "dur": dur, "pid": 100, "kind": kind, "anon": anon, "peak": peak, "mapped": 1 << 20, "reclaimed": kind * 2048}
+                for at, dur, kind, anon, peak in samples
+            ]
+            + [{"ts": T0 + 200_000_100, "pid": 100, "kind": 5, "anon": 8192, "peak": 12288, "mapped": 1 << 20, "actor": 7}],
+        )
+    )

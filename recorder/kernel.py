@@ -52,6 +52,7 @@ class Kernel:
     links: list[int] = field(default_factory=list)
     iterators: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    at_start: dict[str, bytes] = field(default_factory=dict)
     at_end: dict[str, bytes] = field(default_factory=dict)
 
     def attach(self) -> None:
@@ -86,6 +87,12 @@ class Kernel:
         """Run a task iterator over every thread of the machine and return what it wrote."""
         descriptor = bpf.create_iterator(self.programs[f"iterator__{name}"])
         return _read_all(descriptor)
+
+    def look_at_the_start(self) -> None:
+        """Run the iterators ``<table>_attach``, and keep what they write in ``at_start``."""
+        for name in self.code.iterators:
+            if name.endswith("_attach"):
+                self.at_start[name] = self.iterate(name)
 
     def prepare_iterator(self, name: str) -> None:
         """Make an iterator that can be run later without privileges."""

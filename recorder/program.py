@@ -145,7 +145,7 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
         symbols |= {name: int(value) for name, value in re.findall(r"^#define (\w+) ([0-9]+)$", _read(file), re.MULTILINE)}
     maps = tuple(MapSpec(name, MapType[kind], _entries(entries, symbols)) for name, kind, entries in declared)
     tracepoints = {name for file in files for name in _PROBE.findall(_read(file))}
-    prelude = [f"#define TABLE_COUNT {len(tables())}", f"#define PAGE_BYTES {os.sysconf('SC_PAGE_SIZE')}"]
+    prelude = [f"#define TABLE_COUNT {len(tables())}", f"#define CPUS {cpus}", f"#define PAGE_BYTES {os.sysconf('SC_PAGE_SIZE')}"]
     if platform.machine() == "aarch64":
         prelude.append("#define __TARGET_ARCH_arm64 1")
     for number, table in enumerate(tables().values()):

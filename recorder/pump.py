@@ -81,6 +81,7 @@ class Pump:
         pump = cls(writer, drains, counters, ledger, [table(name) for name in header.tables])
         if "processes" in kernel.rings:
             pump.add(table("processes"), iterated_rows(table("processes"), existing))
+        pump._add_iterated(kernel.at_start, "attach")
         pump._upkeep.start()
         return pump
 
@@ -99,6 +100,12 @@ class Pump:
         if rows is not None:
             lost = self._counters[to.name].lost if to.name in self._counters else 0
             self.writer.seal(to, [rows], {}, lost)
+
+    def _add_iterated(self, written: Mapping[str, bytes], when: str) -> None:
+        """Seal what the tables' iterators ``<table>_attach`` or ``<table>_detach`` wrote."""
+        for drain in self.drains:
+            records = np.frombuffer(written.get(f"{drain.table.name}_{when}", b""), record_dtype(drain.table))
+            self.add(drain.table, iterated_rows(drain.table, records))
 
     def step(self) -> None:
         """Seal what is due: every second, and a table whose ring is a quarter full."""
@@ -139,11 +146,10 @@ class Pump:
         self._upkeep.stop()
         self._skipped = kernel.skipped()
         self._seal_all(closing=True)
-        for drain in self.drains:
-            one = drain.table
-            unfinished = np.frombuffer(kernel.at_end.get(f"{one.name}_detach", b""), record_dtype(one))
-            self.add(one, iterated_rows(one, unfinished))
-            self.add(one, iterated_rows(one, still_open(np.frombuffer(kernel.at_end.get(f"{one.name}_open", b""), record_dtype(one)), detached_at)))
+        self._add_iterated(kernel.at_end, "detach")
+        for one in (drain.table for drain in self.drains):
+            opened = np.frombuffer(kernel.at_end.get(f"{one.name}_open", b""), record_dtype(one))
+            self.add(one, iterated_rows(one, still_open(opened, detached_at)))
         self.close_trace(end, reason, exit_status, detached_at, merged)
 
     def close_trace(

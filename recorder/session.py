@@ -115,9 +115,10 @@ class Session:
                 undo.callback(journal.remove)
             kernel.attach()
             existing = kernels.existing(kernel, self._options)
-            opened = descriptors(self._options.target, launcher.pid if launcher else None)
+opened = descriptors(self._options.target, launcher.pid if launcher else None)
+            kernel.look_at_the_start()
             for name in kernel.code.iterators:
-                if name != "attach":
+                if name.endswith("_detach"):
                     kernel.prepare_iterator(name)
             if launcher:
                 kernel.arm(launcher.pid)
