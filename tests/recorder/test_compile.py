@@ -79,7 +79,7 @@ def cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     monkeypatch.setattr(compiling, "cache_folder", lambda: folder)
     monkeypatch.setattr(compiling, "find_bcc", lambda: compiling.BccPackage(Path("/bcc"), "0.29.0"))
-    monkeypatch.setattr(compiling, "read_kernel_types", lambda members: KernelTypes(dict.fromkeys(members, 8), {"sys_enter": (5, 2)}, 6))
+    monkeypatch.setattr(compiling, "read_kernel_types", lambda members, **_: KernelTypes(dict.fromkeys(members, 8), {"sys_enter": (5, 2)}, 6))
     return folder
 
 
