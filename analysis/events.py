@@ -185,7 +185,7 @@ def _gather(data: Bytes, starts: Ints, valid: Mask, size: int) -> Bytes:
         return np.lib.stride_tricks.as_strided(data[int(starts[0]) :], (len(starts), size), (step, 1), writeable=False)
     rows = data[np.where(valid, starts, 0)[:, None].clip(0, len(data) - 1) + np.arange(size) if size else np.empty((len(starts), 0), np.int64)]
     rows[~valid] = 0
-    return rows  # type: ignore[no-any-return]
+    return rows
 
 
 def _integers(field: EventField, data: Bytes, starts: Ints, valid: Mask) -> pl.Series:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from ringtape.recorder.print_format import parse_print_format
@@ -15,7 +16,8 @@ FORMAT_LIMIT = 1 << 18
 _USER_GROUP = "syscalls"
 
 _FIELD = re.compile(
-    r"^\tfield(?: special)?:(?P<declared>[^;]{1,1000});\s*offset:(?P<offset>[0-9]{1,9});\s*size:(?P<size>[0-9]{1,9});(?:\s*signed:(?P<signed>[01]);)?\s*$"
+    r"^\tfield(?: special)?:(?P<declared>[^;]{1,1000});"
+    r"\s*offset:(?P<offset>[0-9]{1,9});\s*size:(?P<size>[0-9]{1,9});(?:\s*signed:(?P<signed>[01]);)?\s*$"
 )
 _DECLARED = re.compile(r"(?P<type>.*?)(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*(?P<array>\[(?P<count>[^\]]*)\])?\s*$", re.DOTALL)
 _ITEM_SIZES = {
@@ -115,7 +117,7 @@ def parse_format(text: str, group: str) -> Event:
             one = _parse_field(line)
             # What the kernel puts into a syscall's record for perf and ftrace alone is not in what a program is given.
             if one.offset >= HEADER_SIZE and not (group == _USER_GROUP and one.shape in ("loc", "rel")):
-                fields.append(one)
+                fields.append(_argument(one) if group == _USER_GROUP else one)
     if len(fields) > FIELDS_LIMIT or len({one.name for one in fields}) < len(fields):
         raise FormatError("too many fields, or two of one name")
     strings = 0
@@ -126,7 +128,7 @@ def parse_format(text: str, group: str) -> Event:
         if _points_at_string(one, group, name) and strings < STRINGS_LIMIT:
             string, symbols = strings, None
             strings += 1
-        fields[index] = EventField(one.name, one.type, one.offset, one.size, one.item, one.signed, one.shape, one.text, string, show, symbols)
+        fields[index] = replace(one, string=string, show=show, symbols=symbols)
     return Event(f"{group}:{name}", int(number), tuple(fields))
 
 
@@ -168,6 +170,14 @@ def _array(name: str, kind: str, count: str, offset: int, size: int, signed: boo
         item = 1
     shape: Shape = "array"
     return EventField(name, f"{kind}[{count}]"[:200], offset, size, item, signed, shape, text=kind == "char" and item == 1)
+
+
+def _argument(one: EventField) -> EventField:
+    """Return an argument of a system call as what the program passed: it fills the low half of its register only if it is an int."""
+    item = _ITEM_SIZES.get(one.type, one.item)
+    if one.shape != "scalar" or item >= one.item:
+        return one
+    return replace(one, size=item, item=item, signed=one.type in _SIGNED)
 
 
 def _points_at_string(one: EventField, group: str, event: str) -> bool:

@@ -151,7 +151,9 @@ def _event(name: str, body: Any) -> Event:
 def _field(body: Any) -> EventField:
     if not isinstance(body, dict) or not isinstance(name := body.get("name"), str) or not _FIELD.fullmatch(name):
         raise ValueError("a field without a name")
-    kind, shape, show = body.get("type"), body.get("shape"), body.get("show")
+    kind: Any = body.get("type")
+    shape: Any = body.get("shape")
+    show: Any = body.get("show")
     if not isinstance(kind, str) or len(kind) > _TEXT or shape not in get_args(Shape) or show not in get_args(Show):
         raise ValueError(f"field {name}: type {kind!r:.60}, shape {shape!r:.60}, show {show!r:.60}")
     offset = _integer(body, "offset", HEADER_SIZE, RECORD_LIMIT)
