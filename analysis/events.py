@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -283,8 +283,3 @@ def matching(events: Sequence[str], pattern: str) -> list[str]:
     from fnmatch import fnmatchcase
 
     return [pattern] if pattern in events else [name for name in events if fnmatchcase(name, pattern)]
-
-
-def plain(value: Any) -> Any:
-    """Return a value of a frame as JSON can hold it."""
-    return value.hex() if isinstance(value, bytes) else value

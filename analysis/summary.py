@@ -87,6 +87,8 @@ def facts(folder: TraceFolder) -> Iterator[tuple[str, str]]:
     chosen = options(folder)
     if chosen:
         yield "options", chosen
+    if header.events:
+        yield "events", escape(", ".join(header.events))
     yield "tools", escape(", ".join(f"{name} {version}" for name, version in header.tools.items()))
     for probe in header.probes:
         if not probe.attached:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -77,14 +78,13 @@ def _plain(field: EventField) -> Callable[[Any], str]:
     if field.text or field.string >= 0:
         return quoted
     if field.shape != "scalar":
-        return _bytes(field) if field.item == 1 else lambda value: f"[{', '.join(map(str, value))}]"
+        return partial(bytes_text, field.show) if field.item == 1 else lambda value: f"[{', '.join(map(str, value))}]"
     if (symbols := field.symbols) is not None:
         return lambda value: symbol_text(symbols, int(value)) or "0"
     if "*" in field.type:
         return lambda value: pointer(int(value))
     if field.show in ("ipv4", "ipv6", "mac", "uuid"):
-        inner = _bytes(field)
-        return lambda value: inner((int(value) & bits).to_bytes(field.item, "little"))
+        return lambda value: bytes_text(field.show, (int(value) & bits).to_bytes(field.item, "little"))
     if field.show == "hex":
         return lambda value: f"{int(value) & bits:#x}"
     if field.show == "oct":
@@ -94,17 +94,17 @@ def _plain(field: EventField) -> Callable[[Any], str]:
     return lambda value: str(int(value))
 
 
-def _bytes(field: EventField) -> Callable[[bytes], str]:
-    def show(value: bytes) -> str:
-        if (field.show, len(value)) in (("ipv4", 4), ("ipv6", 16)):
-            return str(ip_address(value))
-        if field.show == "mac":
-            return value.hex(":")
-        if (field.show, len(value)) == ("uuid", 16):
-            return str(UUID(bytes=value))
-        return f"[{value.hex(' ')}]"
+def bytes_text(show: str, value: bytes) -> str:
+    """Return bytes that are no characters as text.
 
-    return show
+    >>> bytes_text("ipv4", bytes([127, 0, 0, 1])), bytes_text("", b"ab")
+    ('127.0.0.1', '[61 62]')
+    """
+    if (show, len(value)) in (("ipv4", 4), ("ipv6", 16)):
+        return str(ip_address(value))
+    if show == "mac":
+        return value.hex(":")
+    return str(UUID(bytes=value)) if (show, len(value)) == ("uuid", 16) else f"[{value.hex(' ')}]"
 
 
 def describe(found: Occurrences) -> Iterator[dict[str, Any]]:
