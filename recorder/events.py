@@ -113,7 +113,7 @@ def _hint(pattern: str, names: Sequence[str]) -> str:
     close = [*same, *(name for name in get_close_matches(pattern, names, _LISTED, 0.7) if name not in same)]
     if close:
         return f"did you mean {' or '.join(close[:_LISTED])}?"
-    near = get_close_matches(pattern.partition(":")[0], groups, _LISTED)
+    near = get_close_matches(pattern.partition(":")[0], groups, _LISTED, 0.75)
     return f"`ringtape events '{near[0]}:*'` lists that group" if near else "`ringtape events` lists all that this kernel has"
 
 
