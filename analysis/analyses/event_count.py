@@ -70,7 +70,8 @@ def event_count(trace: Trace, *, event: str | None = None, by: str | Sequence[st
         every = pl.DataFrame({"event": [one.id for one in wanted]}, schema={"event": pl.Int32})
         counted = every.join(counted, on="event", how="full", coalesce=True).with_columns(pl.col("count").fill_null(0))
         counted = _with_missing(counted, {number: one for number, one in gone.items() if number in counted["event"] or (only is None and number < 0)})
-        return counted.with_columns(named, _share(pl.col("count").sum())).sort("count", "event", descending=[True, False])
+        rows_of = counted.with_columns(named, _share(pl.col("count").sum())).sort("count", "event", descending=[True, False])
+        return rows_of.select("event", "count", "share", "lost", "skipped")
     if only is not None:
         frame = trace.event(only.name)
         grouped = frame.group_by(as_key(frame, only, key) for key in keys).agg(pl.len().cast(pl.Int64).alias("count"))
@@ -83,10 +84,10 @@ def event_count(trace: Trace, *, event: str | None = None, by: str | Sequence[st
     counted = counted.with_columns(zero.alias("lost"), zero.alias("skipped"))
     lost = [(number, one.lost, one.skipped) for number, one in gone.items() if (only is None or number == only.id) and (one.lost or one.skipped)]
     extra = pl.DataFrame(lost, schema={"event": pl.Int32, "lost": pl.Int64, "skipped": pl.Int64}, orient="row").with_columns(zero.alias("count"))
-    rows_of = pl.concat([counted, extra.select(_or_null(counted, name) for name in counted.columns)])
-    rows_of = rows_of.with_columns(_share(pl.col("count").sum().over("event"))).with_columns(named)
-    order = [key for key in keys if not isinstance(rows_of.schema[key], pl.List)]
-    return rows_of.select("event", *keys, "count", "share", "lost", "skipped").sort(
+    told = pl.concat([counted, extra.select(_or_null(counted, name) for name in counted.columns)])
+    told = told.with_columns(_share(pl.col("count").sum().over("event"))).with_columns(named)
+    order = [key for key in keys if not isinstance(told.schema[key], pl.List)]
+    return told.select("event", *keys, "count", "share", "lost", "skipped").sort(
         "count", "event", *order, descending=[True, *(False for _ in range(len(order) + 1))], nulls_last=True
     )
 

@@ -21,21 +21,23 @@ if TYPE_CHECKING:
 FILLED = 1000
 """Empty buckets between others are told as long as there are no more in all."""
 
+_COLUMNS = (
+    Result("event", pl.String, "tracepoint; by chosen columns, these stand behind it"),
+    Result("field", pl.String, "the column whose values are counted"),
+    Result("low", pl.Float64, "smallest value of the bucket; null for what has no value", "count"),
+    Result("high", pl.Float64, "first value behind the bucket", "count"),
+    Result("count", pl.Int64, "recorded occurrences with a value in it", "count"),
+    Result("share", pl.Float64, "share of the recorded occurrences of the group", "share"),
+    Result("lost", pl.Int64, "occurrences that were lost, by the loss ledger; their values are not known", "count", quiet=True),
+    Result("bar", pl.Float64, "count / the largest count of the group", "bar"),
+)
+
 
 @analysis(
     tables=("events",),
     free=True,
     section=False,
-    columns=(
-        Result("event", pl.String, "tracepoint; by chosen columns, these stand behind it"),
-        Result("field", pl.String, "the column whose values are counted"),
-        Result("low", pl.Float64, "smallest value of the bucket; null for what has no value", "count"),
-        Result("high", pl.Float64, "first value behind the bucket", "count"),
-        Result("count", pl.Int64, "recorded occurrences with a value in it", "count"),
-        Result("share", pl.Float64, "share of the recorded occurrences of the group", "share"),
-        Result("lost", pl.Int64, "occurrences that were lost, by the loss ledger; their values are not known", "count", quiet=True),
-        Result("bar", pl.Float64, "count / the largest count of the group", "bar"),
-    ),
+    columns=_COLUMNS,
 )
 def event_hist(
     trace: Trace,
@@ -93,6 +95,8 @@ def event_hist(
     """
     if buckets < 1 or (width is not None and width < 1):
         raise UsageError(f"{'--buckets' if buckets < 1 else '--width'} is {buckets if buckets < 1 else width}", "give a number from 1 on")
+    if not trace.events and event is None:
+        return pl.DataFrame(schema={one.name: one.dtype for one in _COLUMNS})
     one = trace.named_event(event)
     frame = trace.event(one.name)
     name = field if field is not None else _only_number(frame, one)
@@ -131,11 +135,9 @@ def event_hist(
         pl.when(over > 0).then(pl.col("count") / over).otherwise(0.0).alias("share"),
         pl.when(largest > 0).then(pl.col("count") / largest).otherwise(0.0).alias("bar"),
     )
-    named = [pl.col(f"by_{key}").alias(key if key not in _OWN else f"{key}_") for key in keys]
+    own = {one.name for one in _COLUMNS}
+    named = [pl.col(f"by_{key}").alias(key if key not in own else f"{key}_") for key in keys]
     return rows.select(pl.lit(one.name).alias("event"), *named, pl.lit(name).alias("field"), "low", "high", "count", "share", "lost", "bar")
-
-
-_OWN = ("event", "field", "low", "high", "count", "share", "lost", "bar")
 
 
 def picture(result: pl.DataFrame) -> Figure:
