@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ringtape.recorder.print_format import parse_print_format
 from ringtape.schemas.errors import RecordingError
-from ringtape.schemas.events import FIELDS_LIMIT, HEADER_SIZE, RECORD_LIMIT, STRINGS_LIMIT, Event, EventField, Shape
+from ringtape.schemas.events import HEADER_SIZE, RECORD_LIMIT, STRINGS_LIMIT, Event, EventField, Shape, describe_events, parse_events
 
 PLACES = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 FORMAT_LIMIT = 1 << 18
@@ -118,8 +118,6 @@ def parse_format(text: str, group: str) -> Event:
             # What the kernel puts into a syscall's record for perf and ftrace alone is not in what a program is given.
             if one.offset >= HEADER_SIZE and not (group == _USER_GROUP and one.shape in ("loc", "rel")):
                 fields.append(_argument(one) if group == _USER_GROUP else one)
-    if len(fields) > FIELDS_LIMIT or len({one.name for one in fields}) < len(fields):
-        raise FormatError("too many fields, or two of one name")
     strings = 0
     for index, one in enumerate(fields):
         show = meaning.shows.get(one.name, "dev" if one.type == "dev_t" else "hex" if "*" in one.type else "")
@@ -129,7 +127,12 @@ def parse_format(text: str, group: str) -> Event:
             string, symbols = strings, None
             strings += 1
         fields[index] = replace(one, string=string, show=show, symbols=symbols)
-    return Event(f"{group}:{name}", int(number), tuple(fields))
+    event = Event(f"{group}:{name}", int(number), tuple(fields))
+    try:
+        parse_events(describe_events([event]))  # what no reader of the trace would accept is not recorded
+    except ValueError as error:
+        raise FormatError(str(error)) from None
+    return event
 
 
 def _after(lines: list[str], label: str) -> str:
