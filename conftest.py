@@ -83,3 +83,26 @@ def memory_trace(tmp_path: Path) -> Trace:
             + [{"ts": T0 + 200_000_100, "pid": 100, "kind": 5, "anon": 8192, "peak": 12288, "mapped": 1 << 20, "actor": 7}],
         )
     )
+
+
+@pytest.fixture
+def event_trace(tmp_path: Path) -> Trace:
+    """Return a trace of two tracepoints: a process that waits twice, and two softirqs."""
+    import ringtape
+    from ringtape.schemas.events import describe_events
+    from tests.factory import T0, make
+    from tests.tracepoints import SOFTIRQ, WAIT, wait
+
+    return ringtape.open(
+        make(
+            tmp_path / "events.trace",
+            header={"command": ["sh"], "events": describe_events([WAIT, SOFTIRQ])},
+            processes=[{"ts": T0, "kind": 2, "pid": 100, "comm": b"sh"}],
+            events=[
+                {"ts": T0 + 1000, "event": WAIT.id, "pid": 100, "raw": wait(b"sh", 101, 120)},
+                {"ts": T0 + 2000, "event": WAIT.id, "pid": 100, "raw": wait(b"sh", 0, 120)},
+                {"ts": T0 + 3000, "event": SOFTIRQ.id, "pid": 100, "context": 1, "raw": b"\x01\0\0\0"},
+                {"ts": T0 + 4000, "event": SOFTIRQ.id, "pid": 0, "cpu": 1, "context": 1, "raw": b"\x07\0\0\0"},
+            ],
+        )
+    )

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Format = Literal["table", "csv", "json", "parquet", "markdown"]
 FORMATS: tuple[Format, ...] = ("table", "csv", "json", "parquet", "markdown")
 GAP = 2
+BAR = 40
+"""Characters of the longest bar."""
 LONGEST = 200
 """Longer texts are shortened for people; the forms for programs have all of them."""
 INDENT = "  "
@@ -68,6 +70,15 @@ def share(value: float) -> str:
     return f"{percent:.2f} %" if percent < 1 and percent else f"{percent:.1f} %"
 
 
+def bar(value: float) -> str:
+    """Return a share of the longest bar as a bar; whatever is not nothing is seen.
+
+    >>> bar(0.25)
+    '##########'
+    """
+    return "#" * (max(1, round(value * BAR)) if value > 0 else 0)
+
+
 def cell(value: Any, unit: str, origin: int = 0) -> str:
     """Return one value as text in its unit; nothing for a null. Times are shown from ``origin`` on, in seconds."""
     if value is None or (isinstance(value, float) and isnan(value)):
@@ -80,6 +91,8 @@ def cell(value: Any, unit: str, origin: int = 0) -> str:
         return f"{(value - origin) / 1e9:+.6f} s"
     if unit == "share":
         return share(value)
+    if unit == "bar":
+        return bar(value)
     if unit == "count":
         return number(value)
     if isinstance(value, float):
@@ -113,7 +126,7 @@ def cells(frame: pl.DataFrame, analysis: Analysis, *, wide: bool = True, limit: 
             [INDENT * min(row[indents[name]], DEEPEST) + text if name in indents else text for (name, _), text in zip(shown, texts, strict=True)]
         )
     heads = [name.replace("p99_9", "p99.9").replace("_", " ") for name, _ in shown]
-    return Cells(heads, [bool(unit) or frame.schema[name].is_numeric() for name, unit in shown], rows)
+    return Cells(heads, [unit != "bar" and (bool(unit) or frame.schema[name].is_numeric()) for name, unit in shown], rows)
 
 
 def _is_end(name: str, columns: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ringtape.schemas.errors import RecordingError
@@ -26,16 +26,18 @@ class KernelTypes:
     """What programs need to know of a kernel.
 
     ``offsets`` maps (struct, member) to bits, ``tracepoints`` the names of typed raw tracepoints to (BTF id, number of
-    arguments), ``iterator`` is the BTF id of ``bpf_iter_task`` or 0.
+    arguments), ``iterator`` is the BTF id of ``bpf_iter_task`` or 0, ``variables`` maps per-CPU variables to
+    their offsets in each CPU's area.
     """
 
     offsets: dict[tuple[str, str], int]
     tracepoints: dict[str, tuple[int, int]]
     iterator: int
+    variables: dict[str, int] = field(default_factory=dict)
 
 
-def read_kernel_types(members: Iterable[tuple[str, str]], path: Path = VMLINUX) -> KernelTypes:
-    """Read offsets of the given (struct, member) pairs and all typed tracepoints.
+def read_kernel_types(members: Iterable[tuple[str, str]], path: Path = VMLINUX, variables: Iterable[str] = ()) -> KernelTypes:
+    """Read offsets of the given (struct, member) pairs, all typed tracepoints, and where the given per-CPU variables lie.
 
     Members of anonymous structs and unions inside a struct are found as C finds them. A pair that this kernel does not
     have is absent from the result.
@@ -50,7 +52,7 @@ def read_kernel_types(members: Iterable[tuple[str, str]], path: Path = VMLINUX) 
     except OSError as error:
         raise RecordingError(f"{path}: {error.strerror}", "recording needs a kernel built with CONFIG_DEBUG_INFO_BTF") from None
     wanted = set(members)
-    return _Reader(data, path).kernel_types(wanted)
+    return _Reader(data, path).kernel_types(wanted, set(variables))
 
 
 class _Reader:
@@ -65,7 +67,7 @@ class _Reader:
     def _name(self, offset: int) -> str:
         return self._strings[offset : self._strings.index(0, offset)].decode()
 
-    def kernel_types(self, wanted: set[tuple[str, str]]) -> KernelTypes:
+    def kernel_types(self, wanted: set[tuple[str, str]], variables: set[str]) -> KernelTypes:
         # Names are compared as string offsets; a name stands once in the string section, so one look per type is enough.
         names = {struct_name for struct_name, _ in wanted}
         name_offsets = {offset for name in names if (offset := self._strings.find(b"\0" + name.encode() + b"\0")) >= 0}
@@ -76,6 +78,7 @@ class _Reader:
         structs: list[int] = []
         typedefs: list[int] = []
         iterator = 0
+        per_cpu = 0
         number = 0
         strings = self._strings
         while position < end:
@@ -89,6 +92,8 @@ class _Reader:
                 typedefs.append(number)
             elif kind == _FUNC and strings.startswith(b"bpf_iter_task\0", name):
                 iterator = number
+            elif kind == _DATASEC and strings.startswith(b".data..percpu\0", name):
+                per_cpu = position
             position += 12 + _EXTRA.get(kind, 0) + _PER_ITEM.get(kind, 0) * (info & 0xFFFF)
         self._where = where
         offsets: dict[tuple[str, str], int] = {}
@@ -104,7 +109,17 @@ class _Reader:
             arguments = self._arguments(target)
             if arguments is not None:
                 tracepoints[self._name(name_at).removeprefix("btf_trace_")] = (number, arguments)
-        return KernelTypes(offsets, tracepoints, iterator)
+        return KernelTypes(offsets, tracepoints, iterator, self._variables(per_cpu, variables) if per_cpu and variables else {})
+
+    def _variables(self, section: int, wanted: set[str]) -> dict[str, int]:
+        """Return the offsets of the wanted variables in a section."""
+        found = {}
+        for index in range(struct.unpack_from("=I", self._data, section + 4)[0] & 0xFFFF):
+            variable, offset, _ = struct.unpack_from("=III", self._data, section + 12 + 12 * index)
+            name = self._name(struct.unpack_from("=I", self._data, self._where[variable])[0])
+            if name in wanted:
+                found[name] = offset
+        return found
 
     def _resolve(self, number: int) -> tuple[int, int, int, int]:
         """Follow typedefs and qualifiers; return (type number, kind, info, size or type)."""

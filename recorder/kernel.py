@@ -15,6 +15,7 @@ from pathlib import Path
 from ringtape.recorder import bpf
 from ringtape.recorder.bpf import Map, MapType
 from ringtape.recorder.compile import Bytecode, bytecode
+from ringtape.recorder.events import Tracepoints
 from ringtape.recorder.journal import Journal
 from ringtape.recorder.options import Options, cgroup_root, possible_cpus
 from ringtape.recorder.program import ring_tables
@@ -54,6 +55,7 @@ class Kernel:
     refused: dict[str, str] = field(default_factory=dict)
     at_start: dict[str, bytes] = field(default_factory=dict)
     at_end: dict[str, bytes] = field(default_factory=dict)
+    tracepoints: Tracepoints = field(default_factory=Tracepoints)
 
     def attach(self) -> None:
         """Attach every program to its tracepoint, and note what could not be."""
@@ -76,9 +78,11 @@ class Kernel:
                 self.probes.append(Probe(name, True))
             except OSError as error:
                 self.probes.append(Probe(name, False, os.strerror(error.errno or 0)))
+        self.probes.extend(self.tracepoints.attach())
 
     def detach(self) -> None:
         """Detach every program: from here on the target runs as if it had never been recorded."""
+        self.tracepoints.detach()  # while new threads of the target are still marked
         for link in self.links:
             os.close(link)
         self.links.clear()
@@ -98,13 +102,13 @@ class Kernel:
         """Make an iterator that can be run later without privileges."""
         self.iterators[name] = bpf.create_iterator(self.programs[f"iterator__{name}"])
 
-    def skipped(self) -> dict[str, int]:
-        """Return, by table, how often the kernel has skipped a probe because it was running already on that CPU."""
-        found: dict[str, int] = {}
+    def skipped(self) -> dict[tuple[str, int], int]:
+        """Return, by table and event, how often the kernel has skipped a probe because one was running already on that CPU."""
+        found = {("events", event): count for event, count in self.tracepoints.skipped().items()}
         for name, program in self.programs.items():
             of = name.partition("__")[0]
             if of in self.rings and (count := bpf.skipped_runs(program)):
-                found[of] = found.get(of, 0) + count
+                found[of, -1] = found.get((of, -1), 0) + count
         return found
 
     def look_at_the_end(self) -> None:
@@ -151,6 +155,7 @@ class Kernel:
     def close(self) -> None:
         """Give everything back."""
         self.detach()
+        self.tracepoints.close()
         for descriptor in (*self.programs.values(), *self.iterators.values()):
             os.close(descriptor)
         for one in (*self.maps.values(), *(ring for rings in self.rings.values() for ring in rings)):
@@ -190,6 +195,7 @@ def load(options: Options) -> Kernel:
     shards = min(cpus, MAX_RINGS)
     slots = {one.name: slots_of(one, options.ring_size(one), cpus) for one in recorded if not one.in_ring_buffer}
     kernel = Kernel({}, {one.name: [] for one in recorded}, slots, {}, code, cpus, secrets.randbits(64) | 1)
+    kernel.tracepoints = Tracepoints.of(options.events)
     try:
         # The kernel clears every page of a ring as it makes it, which takes as long as all the rest: side by side.
         with ThreadPoolExecutor(2) as pool:
@@ -201,7 +207,7 @@ def load(options: Options) -> Kernel:
                 _create_maps(kernel, options, 0 if shards == cpus else shards)
                 for name, array_map in arrays.items():
                     kernel.rings[name].append(array_map.result())
-                _load_programs(kernel)
+                _load_programs(kernel, options)
             finally:
                 for name, futures in pending.items():
                     # Lists grow in place, so that close() frees what was made when a later one is refused.
@@ -241,7 +247,7 @@ def _create_maps(kernel: Kernel, options: Options, shards: int) -> None:
         made["targets"].update(struct.pack("=I", pid), struct.pack("=I", 1))
 
 
-def _load_programs(kernel: Kernel) -> None:
+def _load_programs(kernel: Kernel, options: Options) -> None:
     code = kernel.code
     maps = {**kernel.maps, **{f"ring_{name}": kernel.rings[name][0] for name in kernel.slots}}
     numbers = {number: maps[spec.name].fd for number, spec in enumerate(code.maps)}
@@ -259,6 +265,9 @@ def _load_programs(kernel: Kernel) -> None:
     for name in code.iterators:
         program = bpf.relocate(code.code[f"iterator__{name}"], numbers)
         kernel.programs[f"iterator__{name}"] = bpf.load_program(name, program, bpf.PROG_TYPE_TRACING, bpf.ATTACH_TRACE_ITER, code.iterator)
+    if "events" in kernel.rings:
+        layout = next(number for number, spec in enumerate(code.maps) if spec.name == "events_layout")
+        kernel.tracepoints.load(options.events.events, code.code["template__event"], numbers, layout, code.sizes["events_layout"])
 
 
 def slots_of(one: Table, total: int, cpus: int) -> int:

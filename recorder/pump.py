@@ -62,7 +62,7 @@ class Pump:
         self._tables = tables
         self._sealed_at = time.monotonic()
         self._quiet = True
-        self._skipped: Mapping[str, int] = {}
+        self._skipped: Mapping[tuple[str, int], int] = {}
         self.sources: list[Source] = []
         self._cost = _Cost(sum(ring.size for drain in drains for ring in drain.rings))
         self._upkeep = Upkeep(writer, tables, lambda: self._quiet)

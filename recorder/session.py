@@ -32,6 +32,7 @@ from ringtape.recorder.progress import Progress
 from ringtape.schemas import manifest as manifests
 from ringtape.schemas.abi.syscalls import native_abi
 from ringtape.schemas.errors import RecordingError
+from ringtape.schemas.events import describe_events
 from ringtape.schemas.manifest import Clock, Header
 from ringtape.schemas.table import table
 from ringtape.schemas.units import format_size
@@ -114,8 +115,9 @@ class Session:
             if journal:
                 undo.callback(journal.remove)
             kernel.attach()
+            self._warn(kernel)
             existing = kernels.existing(kernel, self._options)
-opened = descriptors(self._options.target, launcher.pid if launcher else None)
+            opened = descriptors(self._options.target, launcher.pid if launcher else None)
             kernel.look_at_the_start()
             for name in kernel.code.iterators:
                 if name.endswith("_detach"):
@@ -140,6 +142,11 @@ opened = descriptors(self._options.target, launcher.pid if launcher else None)
                 launcher.release()
             undo.pop_all()
         return self._record(kernel, journal, folder, pump, launcher)
+
+    def _warn(self, kernel: Kernel) -> None:
+        """Say at once which events will be missing: hours later it would be too late."""
+        for name, reason in kernel.tracepoints.refused if not self._quiet else ():
+            self._progress.note(f"{name} is not recorded: {reason}")
 
     def _start(self, folder: int, kernel: Kernel, header: Header, existing: bytes, opened: list[Descriptor]) -> Pump:
         from ringtape.recorder.drain import existing_records
@@ -204,6 +211,7 @@ opened = descriptors(self._options.target, launcher.pid if launcher else None)
             attached_at=attached_at,
             journal=str(journal.path) if journal else "",
             rings={name: kernel.ring_bytes(name) for name in kernel.rings},
+            events=describe_events([event for event in self._options.events.events if event.id in kernel.tracepoints.attached]),
         )
 
     def _record(self, kernel: Kernel, journal: Journal | None, folder: int, pump: Pump, launcher: Launcher | None) -> Outcome:

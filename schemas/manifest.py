@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from ringtape.schemas.errors import TraceError
+from ringtape.schemas.events import parse_events
 
 FORMAT = "ringtape-trace"
-VERSION = "1.0"
+VERSION = "1.1"
 FILE = "manifest.jsonl"
 
 _DAMAGED = "the file was damaged, or changed after it was written: restore it from a copy"
@@ -48,8 +49,8 @@ class Header:
 
     ``tables`` maps each table to its ``major.minor`` version; ``journal`` is the folder of bpffs in which the rings are
     pinned, or empty; ``rings`` maps each ring table to the bytes of each of its rings; ``attached_at`` is the
-    CLOCK_MONOTONIC time in ns from which calls are complete. Strings that are not UTF-8 are held with surrogate
-    escapes.
+    CLOCK_MONOTONIC time in ns from which calls are complete; ``events`` describes the recorded tracepoints (since 1.1, see
+    `schemas.events`). Strings that are not UTF-8 are held with surrogate escapes.
     """
 
     type: ClassVar[str] = "header"
@@ -66,6 +67,7 @@ class Header:
     attached_at: int
     journal: str = ""
     rings: Mapping[str, int] = field(default_factory=dict)
+    events: Mapping[str, Any] = field(default_factory=dict)
     format: str = FORMAT
     version: str = VERSION
 
@@ -294,12 +296,16 @@ _LIMITS: Mapping[type, Mapping[str, int]] = {
     Footer: {"detached_at": _TIME, "filtered": _COUNT, "rows": _COUNT, "lost": _COUNT, "attempted": _COUNT, "cost": _COUNT},
 }
 """What no number of a recording exceeds; none is negative. What analyses compute from them then cannot overflow."""
+_SINCE: Mapping[tuple[type, str], int] = {(Header, "events"): 1}
+"""Minor versions before which a line does not have a member."""
 
 
 def _build(kind: type[Any], body: Mapping[str, Any], where: str) -> Any:
     """Make the dataclass, every value checked against its annotation; columns of newer minor versions are passed over."""
     values: dict[str, Any] = {}
     for spec in fields(kind):
+        if spec.name not in body and (since := _SINCE.get((kind, spec.name))) and int(body["version"].split(".")[1]) < since:
+            continue
         if spec.name not in body:
             raise TraceError(f"{where}: {kind.__name__.lower()} without {spec.name!r}", _FORGED)
         value = body[spec.name]
@@ -317,6 +323,11 @@ def _build(kind: type[Any], body: Mapping[str, Any], where: str) -> Any:
                 raise TraceError(f"{where}: {name!r} of the {kind.__name__.lower()} holds {number}, not 0 to {most}", _FORGED)
     if kind is Part and values["min_ts"] > values["max_ts"]:
         raise TraceError(f"{where}: the part ends at {values['max_ts']}, before it begins at {values['min_ts']}", _FORGED)
+    if kind is Header:
+        try:
+            parse_events(values.get("events", {}))
+        except ValueError as error:
+            raise TraceError(f"{where}: 'events' of the header: {error}", _FORGED) from None
     if kind is Footer:
         _check_footer(values, where)
     return kind(**values)

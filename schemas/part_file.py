@@ -26,7 +26,7 @@ from ringtape.schemas.units import format_size
 
 LARGEST = (2 << 30) - 1
 """Bytes of a row group, and of its strings once they are expanded: what one Arrow column of strings can hold."""
-_LONGEST = {("paths", "value"): 8191, ("processes", "file"): 4095}
+_LONGEST = {("paths", "value"): 8191, ("processes", "file"): 4095, ("events", "raw"): 8184, ("events", "strings"): 2040}
 _LONGEST_BYTES = 2 << 20
 """The arguments of an exec (probes/processes.bpf.c): no record in a ring has a longer string."""
 _LONGEST_TEXT = 64

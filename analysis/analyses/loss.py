@@ -6,6 +6,7 @@ from typing import Literal
 
 import polars as pl
 
+from ringtape.analysis.events import named_events
 from ringtape.analysis.ledger import NO_STORAGE, RING_FULL
 from ringtape.analysis.naming import syscall_label
 from ringtape.analysis.registry import Result, analysis
@@ -20,7 +21,7 @@ _UNREADABLE, _SKIPPED = 2, 3
     tables=("losses",),
     groups=(
         Result("cpu", pl.Int16, "CPU on which the records were made"),
-        Result("syscall", pl.String, "system call; null for tables that have none"),
+        Result("syscall", pl.String, "system call, or tracepoint of the table events; null for tables that have none"),
     ),
     columns=(
         Result("table", pl.String, "table"),
@@ -84,7 +85,9 @@ def loss(trace: Trace, *, by: Literal["cpu", "syscall"] = "cpu") -> pl.DataFrame
     if by == "cpu":
         rows = rows.join(_attempted(trace), on=keys, how="full", coalesce=True, nulls_equal=True)
     else:
-        rows = rows.with_columns(pl.lit(None, pl.Int64).alias("attempted"), syscall_label(trace.header.abi))
+        event = pl.when(pl.col("nr") >= 0).then(named_events(trace.events, "nr"))
+        label = pl.when(pl.col("table") == "events").then(event).otherwise(syscall_label(trace.header.abi))
+        rows = rows.with_columns(pl.lit(None, pl.Int64).alias("attempted"), label.alias("syscall"))
     numbers = ("recorded", "lost", "time", "no_storage", "unreadable", "skipped")
     rows = rows.with_columns(pl.col(numbers).fill_null(0)).with_columns(
         (pl.col("attempted") - pl.col("recorded") - pl.col("lost")).alias("unaccounted"),
@@ -101,6 +104,11 @@ def _recorded(trace: Trace, keys: list[str]) -> list[pl.DataFrame]:
     for name in trace.tables:
         table = declared(name)
         columns = {column.name for column in table.columns}
+        if name == "events" and "nr" in keys:
+            rows = (
+                trace.scan(name).group_by(pl.col("event").alias("nr"), pl.lit(0, pl.Int8).alias("abi")).agg(pl.len().cast(pl.Int64).alias("recorded"))
+            )
+            counts.append(trace.collect(rows).select(pl.lit(name).alias("table"), *keys[1:], "recorded"))
         if table.origin == "ring" and set(keys) - {"table"} <= columns:
             rows = trace.scan(name).filter(pl.col("seq") >= 0).group_by(keys[1:]).agg(pl.len().cast(pl.Int64).alias("recorded"))
             counts.append(trace.collect(rows).select(pl.lit(name).alias("table"), *keys[1:], "recorded"))

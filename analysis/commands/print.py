@@ -1,7 +1,9 @@
-r"""Print a trace's calls and process events line by line, as strace would.
+r"""Print a trace's calls, process events and tracepoints line by line, as strace would.
 
 Times in text are seconds since the recording began; --time wall prints UTC, --time mono the clock of the tables.
-Process events (+++ ... +++) stand among the calls unless --syscall, --min-duration or --failed selects calls.
+Process events and tracepoints (+++ ... +++) stand among the calls unless --syscall, --min-duration or --failed selects
+calls, or --event tracepoints. Where a tracepoint was not met in a task's own context, it is said ([softirq] and so on):
+thread and process are then those that were interrupted.
 In JSON lines a string of the kernel is an object: "value" is the exact string if its bytes are UTF-8; otherwise "value"
 shows it with \xNN escapes and "hex" holds the exact bytes. Nothing stored is left out.
 """
@@ -23,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (__doc__ or "").partition("\n\n")[2].replace("%", "%%")
     parser.add_argument("trace", metavar="TRACE", help="the folder that `ringtape record` made")
     parser.add_argument("--syscall", metavar="NAMES", action="append", default=[], help="only these calls, separated by commas")
+    parser.add_argument(
+        "--event", metavar="NAMES", action="append", default=[], help="only these tracepoints, separated by commas; globs such as 'sched:*'"
+    )
     parser.add_argument("--process", metavar="PID|COMM", action="append", default=[], help="only this process, or those with this command name")
     parser.add_argument("--thread", metavar="TID", action="append", default=[], help="only this thread")
     parser.add_argument(
@@ -41,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ringtape.analysis.decode.lines import FORMATS, Clock
     from ringtape.analysis.decode.select import Selection, select
+    from ringtape.schemas.events import parse_events
     from ringtape.schemas.folder import TraceFolder
 
     if args.limit is not None and args.limit < 0:
@@ -57,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         until=until,
         min_duration=parse_duration(args.min_duration) if args.min_duration else 0,
         failed=args.failed,
+        events=_words(args.event),
+        recorded=parse_events(header.events),
     )
     lines = FORMATS[args.format](Clock(args.time, header.attached_at, header.clock.wall - header.clock.mono))
     if lines.header:

@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from ringtape.analysis.decode import calls as decode
+from ringtape.analysis.decode import tracepoints
 from ringtape.analysis.decode.events import KINDS, event
+from ringtape.analysis.decode.tracepoints import Occurrences
 from ringtape.schemas.abi.errors import errno_name
 from ringtape.schemas.columns import ABI
 from ringtape.schemas.escape import escape
@@ -136,6 +138,11 @@ class TextLines:
         """Return the line of a process event."""
         return f"{row['tid']:<6} {self._clock(row['ts'])} {event(row)}"
 
+    def tracepoints(self, found: Occurrences) -> list[str]:
+        """Return a line per occurrence."""
+        rows = zip(found.columns["tid"], self._clock.texts(found.columns["ts"]), tracepoints.texts(found), strict=True)
+        return [f"{tid:<6} {time} {text}" for tid, time, text in rows]
+
 
 def _lasted(kind: int, dur: int) -> str:
     # A call that does not return has no duration that would mean anything; strace shows none either.
@@ -183,6 +190,17 @@ class JsonLines:
             if name != "kind":
                 body[name] = json_string(value.split(b"\0", 1)[0] if name == "comm" else value) if isinstance(value, bytes) else value
         return json.dumps(body | {"text": event(row)}, separators=(",", ":"))
+
+    def tracepoints(self, found: Occurrences) -> list[str]:
+        """Return a line per occurrence of a tracepoint; bytes that are no characters are in hexadecimal."""
+        lines = []
+        texts = {field.name for field in found.event.fields if field.text or field.string >= 0}
+        for body, time, text in zip(tracepoints.describe(found), self._clock.texts(found.columns["ts"]), tracepoints.texts(found), strict=True):
+            for name, value in body["fields"].items():
+                if isinstance(value, bytes):
+                    body["fields"][name] = json_string(value) if name in texts else {"hex": value.hex()}
+            lines.append(json.dumps(body | {"time": time, "text": text}, separators=(",", ":")))
+        return lines
 
 
 def json_string(value: bytes) -> dict[str, str]:
@@ -237,6 +255,13 @@ class CsvLines:
         out = io.StringIO()
         csv.writer(out, lineterminator="").writerow(known.get(name, "") for name in CSV_COLUMNS)
         return out.getvalue()
+
+    def tracepoints(self, found: Occurrences) -> list[str]:
+        """Return a line per occurrence of a tracepoint."""
+        own = [found.columns[name] for name in ("ts", "pid", "tid", "cpu", "seq")]
+        rows = zip(*own, self._clock.texts(found.columns["ts"]), tracepoints.texts(found), strict=True)
+        empty = "," * (len(CSV_COLUMNS) - CSV_COLUMNS.index("seq") - 1)
+        return [f"{found.event.name},{ts},{time},,{pid},{tid},{cpu},{seq}{empty}{_csv(text)}" for ts, pid, tid, cpu, seq, time, text in rows]
 
 
 def _csv(text: str) -> str:

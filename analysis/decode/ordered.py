@@ -88,6 +88,14 @@ class Ordered:
             self._rest = None
         return pa.concat_tables(taken) if taken else self.empty()
 
+    def end(self) -> int | None:
+        """Return the last ``ts`` of the rows that come next, None after the last ones."""
+        if self._source is None:
+            self._source = self.batches()
+        if self._rest is None:
+            self._rest = next(self._source, None)
+        return None if self._rest is None else int(self._rest["ts"][-1].as_py())
+
     def _late(self) -> pa.Table:
         found = []
         cut = _before_all()
