@@ -26,12 +26,13 @@ class KernelTypes:
     """What programs need to know of a kernel.
 
     ``offsets`` maps (struct, member) to bits, ``tracepoints`` the names of typed raw tracepoints to (BTF id, number of
-    arguments), ``iterator`` is the BTF id of ``bpf_iter_task`` or 0.
+    arguments), ``iterator`` is the BTF id of ``bpf_iter_task`` or 0, ``file_iterator`` that of ``bpf_iter_task_file``.
     """
 
     offsets: dict[tuple[str, str], int]
     tracepoints: dict[str, tuple[int, int]]
     iterator: int
+    file_iterator: int = 0
 
 
 def read_kernel_types(members: Iterable[tuple[str, str]], path: Path = VMLINUX) -> KernelTypes:
@@ -75,7 +76,7 @@ class _Reader:
         where: list[int] = [0]
         structs: list[int] = []
         typedefs: list[int] = []
-        iterator = 0
+        iterator = file_iterator = 0
         number = 0
         strings = self._strings
         while position < end:
@@ -89,6 +90,8 @@ class _Reader:
                 typedefs.append(number)
             elif kind == _FUNC and strings.startswith(b"bpf_iter_task\0", name):
                 iterator = number
+            elif kind == _FUNC and strings.startswith(b"bpf_iter_task_file\0", name):
+                file_iterator = number
             position += 12 + _EXTRA.get(kind, 0) + _PER_ITEM.get(kind, 0) * (info & 0xFFFF)
         self._where = where
         offsets: dict[tuple[str, str], int] = {}
@@ -104,7 +107,7 @@ class _Reader:
             arguments = self._arguments(target)
             if arguments is not None:
                 tracepoints[self._name(name_at).removeprefix("btf_trace_")] = (number, arguments)
-        return KernelTypes(offsets, tracepoints, iterator)
+        return KernelTypes(offsets, tracepoints, iterator, file_iterator)
 
     def _resolve(self, number: int) -> tuple[int, int, int, int]:
         """Follow typedefs and qualifiers; return (type number, kind, info, size or type)."""

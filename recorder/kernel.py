@@ -100,8 +100,13 @@ class Kernel:
                 found[of] = found.get(of, 0) + count
         return found
 
+    def run_prepared(self, name: str) -> bytes:
+        """Run an iterator that was prepared; it runs once."""
+        descriptor = self.iterators.pop(name, None)
+        return b"" if descriptor is None else _read_all(descriptor)
+
     def look_at_the_end(self) -> None:
-        """Run the iterators that were prepared, and keep what they write in ``at_end``."""
+        """Run the iterators that were prepared and have not run, and keep what they write in ``at_end``."""
         for name, descriptor in self.iterators.items():
             self.at_end[name] = _read_all(descriptor)
         self.iterators.clear()
@@ -156,7 +161,8 @@ TRACED_AT = 8 + 64 + 4 + 2
 def _read_all(descriptor: int) -> bytes:
     chunks = []
     try:
-        while chunk := os.read(descriptor, 1 << 16):
+        # Less than half of the kernel's buffer of 8 pages: it runs the program again for a row that does not fit in.
+        while chunk := os.read(descriptor, 2 * PAGE):
             chunks.append(chunk)
     finally:
         os.close(descriptor)
@@ -246,7 +252,8 @@ def _load_programs(kernel: Kernel) -> None:
                 kernel.refused[name] = error.what  # the other tables do not need it
     for name in code.iterators:
         program = bpf.relocate(code.code[f"iterator__{name}"], numbers)
-        kernel.programs[f"iterator__{name}"] = bpf.load_program(name, program, bpf.PROG_TYPE_TRACING, bpf.ATTACH_TRACE_ITER, code.iterator)
+        over = code.file_iterator if name in code.over_files else code.iterator
+        kernel.programs[f"iterator__{name}"] = bpf.load_program(name, program, bpf.PROG_TYPE_TRACING, bpf.ATTACH_TRACE_ITER, over)
 
 
 def slots_of(one: Table, total: int, cpus: int) -> int:

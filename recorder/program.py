@@ -21,7 +21,9 @@ HEADERS = PROBES / "headers"
 
 _MAP = re.compile(r"^MAP\((\w+),\s*(\w+),.*,\s*([^,()]+)\)\s*$", re.MULTILINE)
 _PROBE = re.compile(r"^PROBE\((\w+)\)", re.MULTILINE)
-_ITERATOR = re.compile(r"^ITERATOR\((\w+)\)", re.MULTILINE)
+_ITERATOR = re.compile(r"^(?:FILE_)?ITERATOR\((\w+)\)", re.MULTILINE)
+_FILE_ITERATOR = re.compile(r"^FILE_ITERATOR\((\w+)\)", re.MULTILINE)
+_INCLUDE = re.compile(r'^#include "(\w+\.bpf\.h)"$', re.MULTILINE)
 _MEMBER = re.compile(
     r"\b(?:READ\(\s*\w+,[^,;]+,|READ_BIT\([^,;]+,|ADDRESS\([^,;]+,)\s*(\w+)\s*,\s*(\w+)\s*\)"
     r"|\bOFFSET_([a-z][a-z0-9]*(?:_[a-z0-9]+)*)__(\w+)"
@@ -42,14 +44,15 @@ class Source:
     """An assembled program.
 
     ``maps`` are numbered by their order: the bytecode names them by that number. ``probes`` maps functions to the
-    tracepoints that they attach to, ``iterators`` are the names of task iterators, ``unavailable`` the tables that this
-    kernel cannot supply, and why.
+    tracepoints that they attach to, ``iterators`` are the names of iterators over tasks, those of ``over_files`` over their
+    open files, ``unavailable`` the tables that this kernel cannot supply, and why.
     """
 
     text: str
     maps: tuple[MapSpec, ...]
     probes: Mapping[str, str]
     iterators: tuple[str, ...]
+    over_files: frozenset[str]
     unavailable: Mapping[str, str]
 
     @property
@@ -66,7 +69,13 @@ def ring_tables(names: Sequence[str]) -> tuple[Table, ...]:
 
 @cache
 def _read(name: str) -> str:
-    return _without_comments((PROBES / name).read_text())
+    return _INCLUDE.sub("", _without_comments((PROBES / name).read_text()))
+
+
+@cache
+def _headers(name: str) -> tuple[str, ...]:
+    """Return the files that a probe file includes; each is put into the program once, before all that include it."""
+    return tuple(_INCLUDE.findall((PROBES / name).read_text()))
 
 
 def _without_comments(text: str) -> str:
@@ -106,14 +115,16 @@ def _needed_by(file: str, machine: str) -> set[tuple[str, str]]:
 def shortcomings(table: Table, types: KernelTypes) -> list[str]:
     """Return what this kernel lacks of what the probes of a table use: members that keep it from being recorded, then tracepoints."""
     file = f"{table.name}.bpf.c"
-    absent = sorted(_needed_by(file, platform.machine()) - types.offsets.keys())
+    absent = sorted({pair for one in (*_headers(file), file) for pair in _needed_by(one, platform.machine())} - types.offsets.keys())
     lacking = [f"no member {member} in struct {structure}" for structure, member in absent]
     return lacking + [f"no tracepoint {name}" for name in dict.fromkeys(_PROBE.findall(_read(file))) if name not in types.tracepoints]
 
 
 def _files(names: Sequence[str]) -> list[str]:
     # target.bpf.c comes last: it uses what the others define.
-    return ["common.bpf.h", *(f"{table.name}.bpf.c" for table in ring_tables(names)), "target.bpf.c"]
+    probes = [f"{table.name}.bpf.c" for table in ring_tables(names)]
+    headers = dict.fromkeys(header for file in probes for header in _headers(file))
+    return ["common.bpf.h", *headers, *probes, "target.bpf.c"]
 
 
 def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
@@ -168,7 +179,8 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
                 body.append(f"MAP(counters_{table.name}, ARRAY, u32, struct counters, 0)")
     probes = {f"{file.partition('.')[0]}__{name}": name for file in files for name in _PROBE.findall(_read(file))}
     iterators = tuple(name for file in files for name in _ITERATOR.findall(_read(file)))
-    return Source("\n".join([*prelude, *body]) + "\n", maps, probes, iterators, unavailable)
+    over_files = frozenset(name for file in files for name in _FILE_ITERATOR.findall(_read(file)))
+    return Source("\n".join([*prelude, *body]) + "\n", maps, probes, iterators, over_files, unavailable)
 
 
 def _entries(text: str, symbols: Mapping[str, int]) -> int:

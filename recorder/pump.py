@@ -81,6 +81,7 @@ class Pump:
         pump = cls(writer, drains, counters, ledger, [table(name) for name in header.tables])
         if "processes" in kernel.rings:
             pump.add(table("processes"), iterated_rows(table("processes"), existing))
+        pump.add_iterated(kernel, "attach")
         pump._upkeep.start()
         return pump
 
@@ -99,6 +100,12 @@ class Pump:
         if rows is not None:
             lost = self._counters[to.name].lost if to.name in self._counters else 0
             self.writer.seal(to, [rows], {}, lost)
+
+    def add_iterated(self, kernel: Kernel, when: str) -> None:
+        """Seal what the tables' iterators ``<table>_attach`` or ``<table>_detach`` tell of the threads that there are."""
+        for drain in self.drains:
+            one = drain.table
+            self.add(one, iterated_rows(one, np.frombuffer(kernel.run_prepared(f"{one.name}_{when}"), record_dtype(one))))
 
     def step(self) -> None:
         """Seal what is due: every second, and a table whose ring is a quarter full."""
@@ -139,10 +146,7 @@ class Pump:
         self._upkeep.stop()
         self._skipped = kernel.skipped()
         self._seal_all(closing=True)
-        for drain in self.drains:
-            one = drain.table
-            unfinished = np.frombuffer(kernel.at_end.get(f"{one.name}_detach", b""), record_dtype(one))
-            self.add(one, iterated_rows(one, unfinished))
+        self.add_iterated({name: kernel.at_end.get(f"{name}_detach", b"") for name in kernel.rings})
         self.close_trace(end, reason, exit_status, detached_at, merged)
 
     def close_trace(

@@ -243,6 +243,9 @@ PROBE(sys_exit) {
     if (strings && end - state->entered >= CONFIG->min_duration) strings_at_exit(task, state, strings, ret);
 #endif
     emit_syscall(task, state, ret, end, KIND_RETURNED);
+#ifdef TABLE_sockets
+    socket_accepted(task, state, ret, end);
+#endif
     return 0;
   }
   return exit_without_entry(task, state, ctx[0], ret);
