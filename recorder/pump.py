@@ -71,6 +71,8 @@ class Pump:
     def start(cls, path: Path, folder: int, kernel: Kernel, header: Header, existing: NDArray[np.void]) -> Pump:
         """Begin the trace and start the thread beside the drain."""
         header = replace(header, tools={**header.tools, "numpy": np.__version__, "pyarrow": pa.__version__})
+        # Before the header says that the recording has begun: what is open already is then known to the probes.
+        found = {name: kernel.run_prepared(f"{name}_attach") for name in kernel.rings}
         writer = TraceWriter.create(path, folder)
         writer.begin(header)
         counters = {name: Counters(kernel.maps[f"counters_{name}"]) for name in kernel.rings}
@@ -81,7 +83,7 @@ class Pump:
         pump = cls(writer, drains, counters, ledger, [table(name) for name in header.tables])
         if "processes" in kernel.rings:
             pump.add(table("processes"), iterated_rows(table("processes"), existing))
-        pump.add_iterated(kernel, "attach")
+        pump.add_iterated(found)
         pump._upkeep.start()
         return pump
 
@@ -101,11 +103,10 @@ class Pump:
             lost = self._counters[to.name].lost if to.name in self._counters else 0
             self.writer.seal(to, [rows], {}, lost)
 
-    def add_iterated(self, kernel: Kernel, when: str) -> None:
-        """Seal what the tables' iterators ``<table>_attach`` or ``<table>_detach`` tell of the threads that there are."""
-        for drain in self.drains:
-            one = drain.table
-            self.add(one, iterated_rows(one, np.frombuffer(kernel.run_prepared(f"{one.name}_{when}"), record_dtype(one))))
+    def add_iterated(self, found: Mapping[str, bytes]) -> None:
+        """Seal what the tables' iterators ``<table>_attach`` or ``<table>_detach`` tell of the threads or files that there are."""
+        for name, records in found.items():
+            self.add(table(name), iterated_rows(table(name), np.frombuffer(records, record_dtype(table(name)))))
 
     def step(self) -> None:
         """Seal what is due: every second, and a table whose ring is a quarter full."""

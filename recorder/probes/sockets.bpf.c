@@ -114,6 +114,7 @@ INLINE int known_socket(u64 socket, struct socket_state **state) {
 INLINE struct sockets_record *begin_socket(u64 socket, u8 kind) {
   struct socket_state *state;
   if (!known_socket(socket, &state)) return 0;
+  socket_cookie(socket); /* made at the first question, which may be about a record that is lost: accept cannot ask later */
   struct sockets_record *record = reserve_socket(kind);
   if (!record) return 0;
   describe_socket(record, socket);

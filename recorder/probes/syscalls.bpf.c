@@ -160,6 +160,9 @@ INLINE int exit_without_entry(u64 task, struct task_state *state, u64 regs, s64 
   if (!child && !at_attach && state->strings && !CONFIG->min_duration) strings_at_exit(task, state, state->strings, ret);
 #endif
   emit_syscall(task, state, ret, end, child ? KIND_CHILD : at_attach ? KIND_AT_ATTACH : KIND_INTERCEPTED);
+#ifdef TABLE_sockets
+  socket_accepted(task, state, ret, end);
+#endif
   return 0;
 }
 

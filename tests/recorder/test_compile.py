@@ -286,7 +286,7 @@ def test_every_choice_of_tables_compiles_and_its_records_are_as_large_as_numpy_t
     made = bytecode(names, 2)
     assert not made.cached
     for name in RINGS:
-        if name in names and not table(name).tail:
+        if name in names and not table(name).in_ring_buffer:
             assert made.sizes[f"ring_{name}"] == (4, record_dtype(table(name)).itemsize)
     assert made.sizes["losses"] == (8, 32)
     assert all(len(made.code[name]) % 8 == 0 and made.code[name] for name in made.probes)
