@@ -98,7 +98,7 @@ class Grouping:
             "command": lambda: pl.col("command").replace_strict(list(range(len(known))), known, default=None, return_dtype=pl.String),
             "protocol": protocol_text,
             "local": lambda: endpoint_text("local"),
-            "peer": lambda: _known_host(),
+            "peer": _known_host,
             "endpoint": lambda: endpoint_text("peer").alias("endpoint"),
             "socket": lambda: pl.col("socket"),
         }

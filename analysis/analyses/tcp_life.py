@@ -41,8 +41,10 @@ ENDS = {104: "reset", 32: "reset", 111: "refused", 110: "timed out", 113: "unrea
         ),
         Result("accept", pl.Int64, "in: from the end of the handshake to the return of accept; null: not seen", "ns", wide=True),
         Result("duration", pl.Int64, "from start to the end of the connection, or of the recording", "ns"),
-        Result("end", pl.String, "closed, reset, refused, timed out, unreachable, aborted, given up, another error, open, or unknown"),
-        Result("state", pl.String, "TCP state that it was last seen in, where it has not ended", wide=True),
+        Result(
+            "end", pl.String, "closed, reset, refused, timed out, unreachable, aborted, given up, another error, open with its TCP state, or unknown"
+        ),
+        Result("state", pl.String, "TCP state that it was last seen in; null where it has ended", detail=True),
         Result("retransmits", pl.Int64, "segments sent again", "count", quiet=True),
         Result("rtt", pl.Int64, "smoothed round-trip time when it was last seen; null: never measured", "ns", wide=True),
         Result("rtt_min", pl.Int64, "smallest round-trip time; null: never measured", "ns", detail=True),
@@ -191,7 +193,7 @@ def _told(trace: Trace, lives: pl.DataFrame) -> pl.DataFrame:
         .alias("setup"),
         (pl.col("accepted") - pl.col("established")).clip(0).alias("accept"),
         (pl.coalesce("closed", pl.lit(over)) - pl.col("start")).clip(0).alias("duration"),
-        _end(bool(trace.lost().get("sockets", 0))).alias("end"),
+        _end(bool(trace.lost().get("sockets", 0)), states).alias("end"),
         pl.when(pl.col("closed").is_null()).then(states).alias("state"),
         pl.col("retrans").alias("retransmits"),
         "rtt",
@@ -202,7 +204,7 @@ def _told(trace: Trace, lives: pl.DataFrame) -> pl.DataFrame:
     ).sort("start", "socket")  # fmt: skip
 
 
-def _end(lossy: bool) -> pl.Expr:
+def _end(lossy: bool, state: pl.Expr) -> pl.Expr:
     error = pl.col("error").fill_null(0)
     words = {number: known.name for number, known in errnos().items()} | ENDS
     told = error.cast(pl.Int64).replace_strict(list(words), list(words.values()), default=None, return_dtype=pl.String)
@@ -219,6 +221,6 @@ def _end(lossy: bool) -> pl.Expr:
         .when(closed)
         .then(pl.lit("closed"))
         .when(pl.col("open") | (not lossy))
-        .then(pl.lit("open"))
+        .then(pl.concat_str(pl.lit("open: "), state))
         .otherwise(pl.lit("unknown"))
     )

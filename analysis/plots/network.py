@@ -7,8 +7,7 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ringtape.analysis.plots.style import COLOURS, LINES, figure_with_axes, legend_beside, say_nothing, short_time, time_unit
-from ringtape.schemas.units import format_size
+from ringtape.analysis.plots.style import COLOURS, LINES, figure_with_axes, say_nothing, short_time, time_unit
 
 
 def _labels(frame: pl.DataFrame, keys: list[str]) -> pl.Series:
@@ -24,6 +23,20 @@ def _largest(frame: pl.DataFrame, size: pl.Expr) -> list[str]:
 
 def _rest(count: int) -> str:
     return f"{count} others"
+
+
+def _size_unit(largest: float) -> tuple[float, str]:
+    """Return the bytes of a unit that suits a size, and its name."""
+    for power, name in ((1, "B"), (1 << 10, "KiB"), (1 << 20, "MiB")):
+        if largest < power * 1024:
+            return power, name
+    return 1 << 30, "GiB"
+
+
+def _legend_below(figure: Figure) -> None:
+    # Names of groups are long: beside the axes they would leave no room for them.
+    for text in figure.legend(loc="outside lower left", ncols=2, handlelength=1.2).get_texts():
+        text.set_parse_math(False)
 
 
 def throughput(frame: pl.DataFrame, width: int, bins: int, *, note: str = "") -> Figure:
@@ -57,21 +70,25 @@ def throughput(frame: pl.DataFrame, width: int, bins: int, *, note: str = "") ->
         moved = moved.with_columns(pl.when(pl.col("label").is_in(shown)).then("label").otherwise(pl.lit(_rest(others))))
         unit, unit_name = time_unit(width * bins)
         edges = np.arange(bins + 1) * width / unit
+        peak = (
+            moved.group_by("label", "begin").agg(pl.col("sent", "received").sum()).select(pl.max_horizontal(pl.col("sent", "received").max())).item()
+        )
+        size, size_name = _size_unit(peak * 1e9 / width)
         for label, colour in zip([*shown, *([_rest(others)] if others else [])], COLOURS, strict=False):
             one = moved.filter(pl.col("label") == label)
             place = one["begin"].to_numpy() // width
             for column, sign in (("sent", 1), ("received", -1)):
                 rate = np.zeros(bins)
-                np.add.at(rate, place, one[column].to_numpy() * 1e9 / width)
+                np.add.at(rate, place, one[column].to_numpy() * 1e9 / width / size)
                 if rate.any():
                     axes.stairs(sign * rate, edges, color=colour, linewidth=1.2, label=label)
                     axes.stairs(sign * rate, edges, fill=True, color=colour, alpha=0.25)
                     label = "_"  # noqa: PLW2901 - one entry of the legend for both directions
         axes.axhline(0, color="#666666", linewidth=0.8)
         axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_size(abs(value)) + "/s"))
-        axes.set(xlabel=f"time since the start ({unit_name})", xlim=(0, edges[-1]))
-        legend_beside(axes, 2)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):g}"))
+        axes.set(xlabel=f"time since the start ({unit_name})", xlim=(0, edges[-1]), ylabel=f"{size_name}/s")
+        _legend_below(figure)
         return figure
 
 
@@ -111,7 +128,7 @@ def moments(frame: pl.DataFrame, width: int, bins: int, *, note: str = "") -> Fi
             base = top
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel=f"time since the start ({unit_name})", ylabel=f"segments per {short_time(width)}", xlim=(0, edges[-1]), ylim=(0, None))
-        legend_beside(axes, 2)
+        _legend_below(figure)
         return figure
 
 
@@ -139,7 +156,7 @@ def connections(frame: pl.DataFrame, begin: int, end: int, *, note: str = "") ->
         unit, unit_name = time_unit(max(1, end - begin))
         start = (frame["start"].to_numpy() - begin) / unit
         stop = (frame["start"].to_numpy() + frame["duration"].to_numpy() - begin) / unit
-        last = frame["end"].is_in(["open", "unknown"]).to_numpy()
+        last = frame["state"].is_not_null().to_numpy()
         times = np.concatenate([start, stop[~last]])
         steps = np.concatenate([np.ones(len(start)), -np.ones(int((~last).sum()))])
         order = np.lexsort((steps, times))  # an end before a beginning of the same instant
@@ -148,11 +165,12 @@ def connections(frame: pl.DataFrame, begin: int, end: int, *, note: str = "") ->
         axes.step(
             np.concatenate([[0], times[order], [edge]]), np.concatenate([[0], count, count[-1:]]), where="post", color=COLOURS[0], label="at a time"
         )
-        failed = frame.filter(~pl.col("end").is_in(["closed", "open", "unknown"]))
+        failed = frame.filter(pl.col("state").is_null() & (pl.col("end") != "closed"))
         for (reason, rows), colour in zip(failed.group_by("end", maintain_order=True), COLOURS[1:], strict=False):
             when = (rows["start"].to_numpy() + rows["duration"].to_numpy() - begin) / unit
             axes.plot(when, np.zeros(len(when)), "x", color=colour, markersize=6, clip_on=False, label=f"{reason[0]} ({len(when):,})")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel=f"time since the start ({unit_name})", ylabel="connections", xlim=(0, edge), ylim=(0, None))
-        legend_beside(axes, 2)
+        if len(failed):
+            _legend_below(figure)
         return figure
