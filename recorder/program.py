@@ -137,7 +137,10 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
     """
     unavailable = {}
     for table in ring_tables(names):
-        absent = [reason for reason in shortcomings(table, types) if reason.startswith("no member")]
+        absent = shortcomings(table, types)
+        # Without any of its tracepoints a table would be there and empty, as if nothing had happened.
+        if types.tracepoints.keys() & set(_PROBE.findall(_read(f"{table.name}.bpf.c"))):
+            absent = [reason for reason in absent if reason.startswith("no member")]
         if absent and not table.default:
             unavailable[table.name] = "this kernel has " + ", ".join(absent)
     names = [name for name in names if name not in unavailable]

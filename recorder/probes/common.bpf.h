@@ -158,8 +158,8 @@ INLINE void lose(u8 table, u8 cause, u8 abi, s32 nr, u64 duration, u64 time) {
     if (!loss) return; /* the ledger is full: counters.lost still counts it */
   }
   if (!loss->count) loss->first = time;
-  loss->count++;
-  loss->sum += duration;
+  __sync_fetch_and_add(&loss->count, 1); /* an interrupt may lose a record in between */
+  __sync_fetch_and_add(&loss->sum, duration);
   loss->last = time;
 }
 
