@@ -65,6 +65,16 @@ def net_throughput(trace: Trace, *, by: By | Sequence[By] = ("process", "protoco
     looked (MSG_PEEK) and those from the error queue count as nothing. What splice takes out of a socket is no receive: the
     analysis ``tcp_life`` has the bytes of connections whatever moved them. Sums are those of recorded transfers; the loss
     ledger knows how many were lost, not their bytes.
+
+    Examples
+    --------
+    >>> import ringtape
+    >>> from ringtape.analysis.analyses.net_throughput import net_throughput
+    >>> from tests.factory import make
+    >>> row = {"socket": 7, "family": 2, "protocol": 6, "type": 1, "pid": 10, "result": 80, "peer_low": 0x7F000001, "peer_port": 80}
+    >>> path = make(getfixture("tmp_path") / "run.trace", processes=[], transfers=[row])
+    >>> net_throughput(ringtape.open(path)).select("process", "protocol", "peer", "sent").rows()
+    [(10, 'TCP', '127.0.0.1', 80)]
     """
     begin, end = span(trace.folder)
     whole = max(1, (end if end is not None else begin) - begin)

@@ -60,6 +60,16 @@ def retransmits(trace: Trace, *, by: By | Sequence[By] = ("process", "endpoint")
     -----
     A retransmission is made in an interrupt or by a timer: its process is the one that last did something with the socket. Before
     Linux 6.17 the kernel tells only of those that it could send. SYN-ACKs belong to the process that listens.
+
+    Examples
+    --------
+    >>> import ringtape
+    >>> from ringtape.analysis.analyses.retransmits import retransmits
+    >>> from tests.factory import make
+    >>> row = {"socket": 7, "kind": 1, "state": 2, "family": 2, "protocol": 6, "pid": 10, "peer_low": 0x7F000001, "peer_port": 80, "error": 0}
+    >>> path = make(getfixture("tmp_path") / "run.trace", processes=[], sockets=[row])
+    >>> retransmits(ringtape.open(path)).select("process", "endpoint", "retransmits", "syn").rows()
+    [(10, '127.0.0.1:80', 1, 1)]
     """
     grouping = Grouping.of(trace, by)
     rows = grouping.rows(trace.scan("sockets"))

@@ -85,6 +85,16 @@ def tcp_life(trace: Trace) -> pl.DataFrame:
 
     The process of an accepted connection is the one whose accept returned it; without the table ``syscalls`` the one that
     first sent or received on it (seen with the table ``transfers``), closed it, or listened.
+
+    Examples
+    --------
+    >>> import ringtape
+    >>> from ringtape.analysis.analyses.tcp_life import tcp_life
+    >>> from tests.factory import make
+    >>> row = {"socket": 7, "kind": 0, "state": 7, "family": 2, "protocol": 6, "pid": 10, "peer_low": 0x7F000001, "peer_port": 80, "error": 111}
+    >>> path = make(getfixture("tmp_path") / "run.trace", processes=[], sockets=[row])
+    >>> tcp_life(ringtape.open(path)).select("process", "peer", "end").rows()
+    [(10, '127.0.0.1:80', 'refused')]
     """
     rows = trace.scan("sockets").filter(pl.col("protocol").is_in(STREAMS), pl.col("socket") != 0, pl.col("kind") != SYNACK)
     begins = (pl.col("kind") == STATE) & (pl.col("state") == SYN_SENT)

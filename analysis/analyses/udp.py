@@ -64,6 +64,16 @@ def udp(trace: Trace, *, by: By | Sequence[By] = ("process", "local", "endpoint"
     sendmsg, recvmsg and their like it is not recorded, and null. An error that a receive returns may have been caused by a
     send before (ECONNREFUSED). Dropped datagrams are known from the first use of the socket by a recorded thread on, without
     their sender.
+
+    Examples
+    --------
+    >>> import ringtape
+    >>> from ringtape.analysis.analyses.udp import udp
+    >>> from tests.factory import make
+    >>> row = {"socket": 7, "family": 2, "protocol": 17, "type": 2, "pid": 10, "result": 80, "peer_low": 0x7F000001, "peer_port": 80}
+    >>> path = make(getfixture("tmp_path") / "run.trace", processes=[], transfers=[row])
+    >>> udp(ringtape.open(path)).select("process", "endpoint", "datagrams_sent", "bytes_sent").rows()
+    [(10, '127.0.0.1:80', 1, 80)]
     """
     grouping = Grouping.of(trace, by)
     rows = grouping.rows(transfers(trace).filter(pl.col("protocol").is_in(UDP), pl.col("family").is_in([2, 10])))
