@@ -4,7 +4,13 @@
 #define AF_INET 2
 #define AF_INET6 10
 
-static u64 (*socket_cookie)(u64 socket) = (void *)BPF_FUNC_get_socket_cookie;
+static u64 (*make_cookie)(u64 socket) = (void *)BPF_FUNC_get_socket_cookie;
+
+/* The kernel gives a socket its cookie at the first question. */
+INLINE u64 socket_cookie(u64 socket) {
+  u64 cookie = READ(u64, socket, sock_common, skc_cookie);
+  return cookie ? cookie : make_cookie(socket);
+}
 
 INLINE u16 swap16(u16 value) { return __builtin_bswap16(value); }
 

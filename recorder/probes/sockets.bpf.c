@@ -38,28 +38,38 @@ static long (*socket_storage_delete)(void *map, u64 socket) = (void *)BPF_FUNC_s
 static u64 (*tcp_of)(u64 socket) = (void *)137; /* bpf_skc_to_tcp_sock, Linux 5.9 */
 static u64 (*socket_of_file)(u64 file) = (void *)162; /* bpf_sock_from_file, Linux 5.11 */
 
-INLINE void clear_socket(struct sockets_record *record, u64 seq, u8 kind) {
-  __builtin_memset(record, 0, sizeof(*record));
+INLINE void head_socket(struct sockets_record *record, u64 seq, u8 kind) {
   record->cookie = CONFIG->cookie;
   record->ts = now_ns();
   record->seq = seq;
-  record->rtt_min = -1;
+  record->length = record->reason = 0;
   record->fd = -1;
   record->cpu = this_cpu();
   record->kind = kind;
 }
 
+INLINE void no_counters(struct sockets_record *record) {
+  record->bytes_sent = record->bytes_retrans = record->bytes_acked = record->bytes_received = 0;
+  record->segs_out = record->segs_in = record->retrans = record->srtt = 0;
+  record->rtt_min = -1;
+  record->fin = 0;
+}
+
 /* Of a socket that the verifier knows to be one. */
-INLINE void describe_socket(struct sockets_record *record, u64 socket) {
-  record->socket = socket_cookie(socket);
+INLINE void describe_socket(struct sockets_record *record, u64 socket, u64 cookie, struct socket_state *state) {
+  record->socket = cookie;
   record->netns = namespace_of(socket);
   FILL_ADDRESSES(record, socket);
+  record->pid = state ? state->pid : 0;
+  record->tid = state ? state->tid : 0;
   record->protocol = READ(u16, socket, sock, sk_protocol);
   record->error = READ(u32, socket, sock, sk_err);
   record->state = record->old = READ(u8, socket, sock_common, skc_state);
-  record->fin = (READ(u64, socket, sock_common, skc_flags) & SOCK_DONE) != 0;
   u64 tcp = tcp_of(socket);
-  if (!tcp) return;
+  if (!tcp) {
+    no_counters(record);
+    return;
+  }
   /* A closed socket has given its port back; this member keeps it. */
   record->local_port = swap16(READ(u16, tcp, inet_sock, inet_sport));
   record->bytes_sent = READ(u64, tcp, tcp_sock, bytes_sent);
@@ -72,6 +82,7 @@ INLINE void describe_socket(struct sockets_record *record, u64 socket) {
   record->srtt = (u64)(READ(u32, tcp, tcp_sock, srtt_us) >> 3) * 1000;
   u32 smallest = *(u32 *)(ADDRESS(tcp, tcp_sock, rtt_min) + 4);
   record->rtt_min = smallest == ~0U ? -1 : (s64)smallest * 1000;
+  record->fin = (READ(u64, socket, sock_common, skc_flags) & SOCK_DONE) != 0;
 }
 
 INLINE void lose_socket(struct counters *counters) {
@@ -90,7 +101,7 @@ INLINE struct sockets_record *reserve_socket(u8 kind) {
     lose_socket(counters);
     return 0;
   }
-  clear_socket(record, seq, kind);
+  head_socket(record, seq, kind);
   return record;
 }
 
@@ -100,46 +111,45 @@ INLINE void own(struct socket_state *state, u64 task) {
 }
 
 /* A recorded thread does something with a socket: whatever befalls that one in interrupts is recorded from here on. */
-INLINE void touch_socket(u64 socket, u64 task) {
+INLINE struct socket_state *touch_socket(u64 socket, u64 task) {
   struct socket_state *state = socket_storage(MAP_socket_state, socket, 0, CREATE);
   if (state) own(state, task);
+  return state;
 }
 
-/* In an interrupt: the current task has nothing to do with the socket. 0 if the socket is not recorded. */
-INLINE int known_socket(u64 socket, struct socket_state **state) {
-  *state = socket_storage(MAP_socket_state, socket, 0, CONFIG->select == SELECT_ALL ? CREATE : 0);
-  return *state || CONFIG->select == SELECT_ALL;
-}
-
-INLINE struct sockets_record *begin_socket(u64 socket, u8 kind) {
-  struct socket_state *state;
-  if (!known_socket(socket, &state)) return 0;
-  socket_cookie(socket); /* made at the first question, which may be about a record that is lost: accept cannot ask later */
+INLINE struct sockets_record *fill_socket(u64 socket, struct socket_state *state, u8 kind) {
+  if (!state && CONFIG->select != SELECT_ALL) return 0;
+  u64 cookie = socket_cookie(socket); /* also where the record is lost: accept cannot make it */
   struct sockets_record *record = reserve_socket(kind);
-  if (!record) return 0;
-  describe_socket(record, socket);
-  if (state) {
-    record->pid = state->pid;
-    record->tid = state->tid;
-  }
+  if (record) describe_socket(record, socket, cookie, state);
   return record;
 }
+
+/* In an interrupt the current task has nothing to do with the socket. */
+INLINE struct socket_state *known_socket(u64 socket) {
+  return socket_storage(MAP_socket_state, socket, 0, CONFIG->select == SELECT_ALL ? CREATE : 0);
+}
+
+INLINE struct sockets_record *begin_socket(u64 socket, u8 kind) { return fill_socket(socket, known_socket(socket), kind); }
 
 PROBE(inet_sock_set_state) {
   u64 socket = ctx[0];
   u8 old = ctx[1], new = ctx[2];
+  struct socket_state *state = known_socket(socket);
   if (old == TCP_LISTEN && new == TCP_SYN_RECV) {
     /* A child has just been cloned from its listener: neither addresses nor cookie are its own yet. The next row has all. */
-    struct socket_state *child = socket_storage(MAP_socket_state, socket, 0, 0);
-    if (child) child->tid = child->listed = 0;
+    if (state) state->tid = state->listed = 0;
     return 0;
   }
   /* Only connect, listen, shutdown and close make these; all others may come from an interrupt. */
   if (new == TCP_SYN_SENT || new == TCP_LISTEN || new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK || old == TCP_LISTEN) {
     u64 task = current_task();
-    if (!(READ(u32, task, task_struct, flags) & PF_KTHREAD) && is_recorded(task)) touch_socket(socket, task);
+    if (!(READ(u32, task, task_struct, flags) & PF_KTHREAD) && is_recorded(task)) {
+      if (state) own(state, task);
+      else state = touch_socket(socket, task);
+    }
   }
-  struct sockets_record *record = begin_socket(socket, SOCKET_STATE);
+  struct sockets_record *record = fill_socket(socket, state, SOCKET_STATE);
   if (!record) return 0;
   record->old = old;
   record->state = new;
@@ -188,7 +198,13 @@ PROBE(tcp_send_reset) {
     record = begin_socket(socket, SOCKET_RESET_SENT);
   } else if (CONFIG->select == SELECT_ALL) {
     record = reserve_socket(SOCKET_RESET_SENT);
-    if (record) record->protocol = IPPROTO_TCP;
+    if (record) {
+      no_counters(record);
+      record->socket = record->netns = record->local_high = record->local_low = record->peer_high = record->peer_low = 0;
+      record->pid = record->tid = record->local_port = record->peer_port = record->error = 0;
+      record->family = record->state = record->old = 0;
+      record->protocol = IPPROTO_TCP;
+    }
   }
   if (!record) return 0;
 #if ARGS_tcp_send_reset > 2
@@ -244,13 +260,17 @@ INLINE void socket_accepted(u64 task, struct task_state *call, s64 fd, u64 time)
   if ((family != AF_INET && family != AF_INET6) || !cookie) return;
   struct sockets_record *record = reserve_socket(SOCKET_ACCEPT);
   if (!record) return;
+  no_counters(record);
   record->ts = time;
   record->socket = cookie;
+  record->error = 0;
   FILL_ADDRESSES(record, common);
   record->old = record->state = READ(u8, common, sock_common, skc_state);
   read_kernel(&net, sizeof(net), ADDRESS(READ(u64, common, sock_common, skc_net), net, ns) + OFFSET_ns_common__inum);
   record->netns = (u32)net;
-  read_kernel(&record->protocol, sizeof(record->protocol), ADDRESS(socket, sock, sk_protocol));
+  u16 sort = 0;
+  read_kernel(&sort, sizeof(sort), ADDRESS(socket, sock, sk_protocol));
+  record->protocol = sort;
   record->pid = READ(u32, task, task_struct, tgid);
   record->tid = READ(u32, task, task_struct, pid);
   record->fd = fd;
@@ -264,11 +284,9 @@ INLINE int list_socket(u64 *ctx, u64 socket, struct socket_state *state, u8 kind
   u8 current = READ(u8, socket, sock_common, skc_state);
   u16 protocol = READ(u16, socket, sock, sk_protocol);
   if (current == TCP_CLOSE || protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE) return 0;
-  clear_socket(&record, -1, kind);
-  describe_socket(&record, socket);
+  head_socket(&record, -1, kind);
+  describe_socket(&record, socket, socket_cookie(socket), state);
   record.cpu = -1;
-  record.pid = state->pid;
-  record.tid = state->tid;
   record.fd = (u32)ctx[2];
   return seq_write(*(u64 *)(*(u64 *)ctx), &record, sizeof(record));
 }

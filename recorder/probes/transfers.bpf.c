@@ -1,5 +1,6 @@
 /* Sends and receives, at the one place where all families pass: sock_sendmsg() and sock_recvmsg(). They are called by
- * threads, never from interrupts; should one come in between another all the same, it is counted as lost. */
+ * threads, never from interrupts; should one come in between another all the same, it is counted as lost: by itself in
+ * `reserved`, and by the one that it interrupted in the counters. */
 
 #include "socket.bpf.h"
 
@@ -18,7 +19,15 @@ INLINE u64 unix_peer(u64 socket) {
 
 INLINE int emit_transfer(u64 socket, s32 result, s32 flags, u8 direction) {
   u64 task = current_task();
-  if (!socket || !is_recorded(task)) return 0;
+  if (!socket) return 0;
+  struct task_state *state = 0;
+  if (CONFIG->select == SELECT_MARKED) {
+    state = task_storage(MAP_state, task, 0, 0);
+    if (!state || state->traced != TRACED) return 0;
+  } else {
+    if (!is_recorded(task)) return 0;
+    state = task_storage(MAP_state, task, 0, 0);
+  }
   u32 cpu = this_cpu();
   struct counters *counters = map_lookup(MAP_counters_transfers, &cpu);
   if (!counters) return 0;
@@ -26,19 +35,21 @@ INLINE int emit_transfer(u64 socket, s32 result, s32 flags, u8 direction) {
   u16 sort = READ(u16, socket, sock_common, skc_family);
   if (sort == AF_INET || sort == AF_INET6) touch_socket(socket, task);
 #endif
-  u64 seq = __sync_fetch_and_add(&counters->attempted, 1);
-  struct transfers_record *record = 0;
-  if (!counters->reserved[0]) {
-    counters->reserved[0] = 1;
-    record = free_slot(MAP_ring_transfers, counters, cpu, CONFIG->slots[TABLE_transfers]);
-    if (!record) counters->reserved[0] = 0;
-  }
-  if (!record) {
-    __sync_fetch_and_add(&counters->lost, 1);
+  volatile u64 *busy = &counters->reserved[0], *interrupting = &counters->reserved[1];
+  if (*busy) {
+    *interrupting += 1;
     lose(TABLE_transfers, CAUSE_RING_FULL, 0, -1, 0, now_ns());
     return 0;
   }
-  struct task_state *state = task_storage(MAP_state, task, 0, 0);
+  *busy = 1;
+  u64 seq = counters->attempted++;
+  struct transfers_record *record = free_slot(MAP_ring_transfers, counters, cpu, CONFIG->slots[TABLE_transfers]);
+  if (!record) {
+    counters->lost++;
+    lose(TABLE_transfers, CAUSE_RING_FULL, 0, -1, 0, now_ns());
+    *busy = 0;
+    return 0;
+  }
   record->ts = now_ns();
   record->socket = socket_cookie(socket);
   record->netns = namespace_of(socket);
@@ -55,7 +66,12 @@ INLINE int emit_transfer(u64 socket, s32 result, s32 flags, u8 direction) {
   FILL_ADDRESSES(record, socket);
   if (record->family == AF_UNIX) record->peer_low = unix_peer(socket);
   publish(counters);
-  counters->reserved[0] = 0;
+  if (*interrupting) {
+    counters->attempted += *interrupting;
+    counters->lost += *interrupting;
+    *interrupting = 0;
+  }
+  *busy = 0;
   return 0;
 }
 

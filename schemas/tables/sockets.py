@@ -40,6 +40,7 @@ TABLE = Table(
     ring_size=16 << 20,
     needs=("processes",),
     interrupts=True,
+    cost="0.5 µs per row, about five rows per connection on each side; nothing per send or receive",
     columns=(
         ts("when it happened"),
         SOCKET,

@@ -22,6 +22,7 @@ TABLE = Table(
     default=False,
     ring_size=64 << 20,
     needs=("processes",),
+    cost="0.2 µs per send or receive",
     columns=(
         ts("when it ended"),
         SOCKET,

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from collections import Counter
 from errno import ECONNREFUSED, ECONNRESET, ETIMEDOUT
@@ -355,3 +356,25 @@ def test_a_recorder_that_is_killed_leaves_everything_to_recover(start, tmp_path)
     found = lives(trace)
     assert [sent(found[end["socket"]][-1]) for end in served] == [end["sent"] for end in served]
     assert all("CLOSE_WAIT" in path(found[end["socket"]]) for end in served)
+
+
+def test_a_listener_that_the_command_inherits_is_its_own(start):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        recorder = start(*NETWORK, "--", *words("inherited"), stdin=listener.fileno()).wait_until_recording()
+        with socket.create_connection(listener.getsockname()) as client:
+            client.sendall(b"hello")
+            done = recorder.wait()
+    facts = said(done.stdout)
+    trace = done.trace.check()
+    rows = lives(trace)[facts["socket"]]
+    assert path(rows)[0] == "ESTABLISHED"
+    assert [row["pid"] for row in rows if row["kind"] == KINDS["accept"]] == [facts["pid"]]
+    assert received(rows[-1]) == facts["received"] == 5
+
+
+def test_every_thread_of_a_crowd_is_listed_when_it_is_attached(start):
+    with talker("crowd", 700) as crowd:
+        about = crowd.hear()
+        trace = start("--pid", str(about["pid"])).wait_until_recording().stop().trace.check()
+    # More than the kernel's buffer for an iterator holds: it runs the program again for the row that did not fit.
+    assert len({row["tid"] for row in trace.rows("processes") if row["pid"] == about["pid"]}) == 701

@@ -356,5 +356,20 @@ def many(version, count):
     until_told()
 
 
+def inherited():
+    """Answer one connection on the listener that is standard input, as inetd and systemd give it to servers."""
+    listener = socket.socket(fileno=0)
+    one, _ = listener.accept()
+    say({"pid": os.getpid(), **ends(one), "received": len(one.recv(100))})
+
+
+def crowd(count):
+    """Stay with many threads until told."""
+    for _ in range(int(count)):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    say({"pid": os.getpid()})
+    until_told()
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])
