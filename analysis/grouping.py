@@ -18,7 +18,11 @@ from ringtape.schemas.errors import UsageError
 By = Literal["syscall", "process", "thread", "command"]
 
 GROUPS = (
-    Result("syscall", pl.String, "name of the call; `name@abi` where it was not made in the machine's own ABI"),
+    Result(
+        "syscall",
+        pl.String,
+        "name of the call; `name@abi` where it was not made in the machine's own ABI; null for lost calls of which nothing is known",
+    ),
     Result("process", pl.Int32, "process number; null for calls that were lost, of which the ledger knows no process"),
     Result("thread", pl.Int32, "thread number; null for calls that were lost"),
     Result("command", pl.String, "command name in force when the call was entered; null for calls that were lost"),
@@ -47,8 +51,11 @@ class Grouping:
         for name in chosen:
             if name not in _KEYS:
                 raise UsageError(f"calls cannot be told apart by {name!r}", f"by is one or more of {', '.join(_KEYS)}")
-        if not chosen or len(set(chosen)) != len(chosen):
-            raise UsageError(f"by is {by!r}", f"by is one or more different ones of {', '.join(_KEYS)}")
+        if not chosen:
+            raise UsageError("by names nothing to tell calls apart by", f"by is one or more of {', '.join(_KEYS)}")
+        twice = [name for name in chosen if chosen.count(name) > 1]
+        if twice:
+            raise UsageError(f"by names {twice[0]!r} twice", "name each of them once")
         if "command" in chosen:
             trace.require("processes")
         return cls(cast(tuple[By, ...], chosen), trace.header.abi, trace)

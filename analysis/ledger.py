@@ -56,7 +56,7 @@ def lost_calls(trace: Trace) -> pl.DataFrame:
         ringed = int(rows.filter(timed)["count"].sum())
     else:
         frame, ringed = empty, 0
-    unlocated = trace.lost().get("syscalls", 0) - ringed
+    unlocated = min(trace.lost().get("syscalls", 0) - ringed, FOREVER)
     if unlocated > 0:
         row = {"nr": -1, "abi": 0, "lost": unlocated, "time": 0, "low": 0, "high": FOREVER, "child": False}
         frame = pl.concat([frame.cast(SCHEMA), pl.DataFrame([row], schema=SCHEMA)])

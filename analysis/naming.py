@@ -25,11 +25,18 @@ def _call_names() -> pl.DataFrame:
 
 
 def syscall_name(nr: str = "nr", abi: str = "abi") -> pl.Expr:
-    """Return the expression for the name of a call; numbers without a name read ``syscall_<nr>``, negative ones are null."""
+    """Return the expression for the name of a call.
+
+    Numbers without a name read ``syscall_<nr>``, negative ones, which a program may call, ``unknown (<nr>)``. Where there is no
+    ABI, there is no call: null.
+    """
     names = _call_names()
     key = pl.col(abi).cast(pl.Int64) * (1 << _NR_BITS) + pl.col(nr).cast(pl.Int64)
     known = key.replace_strict(names["key"], names["name"], default=None, return_dtype=pl.String)
-    return pl.when(pl.col(nr) >= 0).then(pl.coalesce(known, pl.concat_str(pl.lit("syscall_"), pl.col(nr)))).alias("syscall")
+    numbered = pl.concat_str(pl.lit("syscall_"), pl.col(nr))
+    unknown = pl.concat_str(pl.lit("unknown ("), pl.col(nr), pl.lit(")"))
+    name = pl.when(pl.col(nr) >= 0).then(pl.coalesce(known, numbered)).when(pl.col(abi) != 0).then(unknown)
+    return name.alias("syscall")
 
 
 def syscall_label(native: str) -> pl.Expr:

@@ -46,6 +46,7 @@ def page(report: Report, drawn: Mapping[str, tuple[Picture, ...]]) -> str:
         body += [f'<p class="note">{html(note)}</p>' for note in section.notes]
         body += [_picture(picture) for picture in drawn.get(section.name, ())]
         body.append("</section>")
+    body += [f'<p class="note">{html(line)}</p>' for line in report.untold]
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     head = (
         '<meta charset="utf-8">'

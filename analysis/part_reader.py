@@ -7,7 +7,7 @@ the name before the part is opened, then what was found.
 from __future__ import annotations
 
 import json
-import os
+import resource
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,18 +18,33 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ringtape.schemas.errors import RingtapeError
-from ringtape.schemas.folder import TraceFolder, check_schema
-from ringtape.schemas.manifest import Part
+from ringtape.schemas.folder import TraceFolder, is_newer
+from ringtape.schemas.manifest import Footer, Part
+from ringtape.schemas.part_file import open_part
 from ringtape.schemas.table import Table, table
 
 Ints = npt.NDArray[np.int64]
+MEMORY = 4 << 30
+"""Address space of the process: what a row group of the largest size needs. A part that expands beyond it ends in one line."""
+EARLIEST = 24 * 3600 * 10**9
+"""How long before the recording is complete its first rows may be: while probe after probe is attached, rows come in already,
+and whoever stopped the recorder with Ctrl-Z then made that long."""
+LATEST = 10**9
+"""How long a probe that had begun when the probes were detached may take to read the clock: a virtual CPU may be held up."""
+_NOT_NEGATIVE = {
+    "dur": "duration", "pid": "process", "tid": "thread", "count": "count", "sum": "sum", "interval": "interval", "utime": "CPU time",
+    "stime": "CPU time",
+}  # fmt: skip
+_ALSO = {("losses", "abi"): (0,)}
+"""Codes that mean that there is none: losses of tables without system calls have no ABI."""
 
 
 def main(argv: list[str]) -> int:
     """Decode the parts that standard input names."""
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most), most))
     folder = TraceFolder.open(Path(argv[1]))
     parts = {part.file: part for part in folder.manifest.parts}
     for line in sys.stdin:
@@ -40,29 +55,28 @@ def main(argv: list[str]) -> int:
 
 
 def _read(folder: TraceFolder, part: Part) -> dict[str, Any]:
-    found = _Findings(table(part.table))
+    found = _Findings(table(part.table), folder)
     try:
-        with os.fdopen(folder.open_part(part), "rb") as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
-            check_schema(file.schema_arrow, found.table, folder.header.tables[part.table], folder.path_of(part))
-            if file.metadata.num_rows != part.rows:
-                found.problems.append(f"{file.metadata.num_rows} rows where the manifest says {part.rows}")
-            for group in range(file.num_row_groups):
-                found.add(file.read_row_group(group, use_threads=False))
+        with open_part(folder, part) as file:
+            for rows in file.coded():
+                found.add(rows)
     except RingtapeError as error:
         found.problems.append(error.what.removeprefix(f"{folder.path_of(part)}: "))
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        found.problems.append(f"unreadable as Parquet: {' '.join(str(error).split())[:200] or type(error).__name__}")
     else:
         found.close(part)
-    return {"problems": found.problems, "rows": found.rows, "runs": found.runs(), "ledger": found.ledger}
+    return {"problems": found.problems, "notes": found.notes, "rows": found.rows, "runs": found.runs(), "ledger": found.ledger}
 
 
 class _Findings:
     """What one part shows, gathered row group by row group."""
 
-    def __init__(self, of: Table) -> None:
+    def __init__(self, of: Table, folder: TraceFolder) -> None:
         self.table = of
+        self._header = folder.header
+        self._newer = is_newer(folder.header.tables[of.name], of)
+        self._detached, self._closed = _ends(folder.footer)
         self.problems: list[str] = []
+        self.notes: list[str] = []
         self.rows = 0
         self.first: int | None = None
         self.last: int | None = None
@@ -70,10 +84,10 @@ class _Findings:
         self._runs: dict[int, list[Ints]] = defaultdict(list)
         self._said: set[str] = set()
 
-    def _say(self, problem: str) -> None:
-        if problem not in self._said:
-            self._said.add(problem)
-            self.problems.append(problem)
+    def _say(self, text: str, to: list[str] | None = None) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            (self.problems if to is None else to).append(text)
 
     def add(self, rows: pa.Table) -> None:
         """Take one row group."""
@@ -86,17 +100,45 @@ class _Findings:
         self.first = int(ts.min()) if self.first is None else min(self.first, int(ts.min()))
         self.last = int(ts.max()) if self.last is None else max(self.last, int(ts.max()))
         self.rows += rows.num_rows
-        if "dur" in rows.column_names and bool((_ints(rows, "dur") < 0).any()):
-            self._say("a negative duration")
+        self._within(rows, ts)
+        self._codes(rows)
+        for name, what in _NOT_NEGATIVE.items():
+            if name in rows.column_names and bool((_ints(rows, name) < 0).any()):
+                self._say(f"a negative {what}")
         if "seq" in rows.column_names:
             self._number(_ints(rows, "seq"), _ints(rows, "cpu"))
         if self.table.name == "losses":
+            for name in sorted(set(rows["table"].unique().to_pylist()) - {*self._header.tables}):
+                self._say(f"losses of {name!r:.60}, a table that the header does not name")
             full = rows.filter(pc.equal(rows["cause"], 0)).select(["table", "cpu", "count"])
             self.ledger += [[row["table"], row["cpu"], row["count"]] for row in full.to_pylist()]
+
+    def _within(self, rows: pa.Table, ts: Ints) -> None:
+        """Compare times with those of the recording. Rows from no ring are made after the probes are gone: ends, totals, the ledger."""
+        from_ring = _ints(rows, "seq") >= 0 if "seq" in rows.column_names else np.zeros(len(ts), np.bool_)
+        begin = self._header.attached_at - EARLIEST
+        if bool((ts < begin).any()):
+            self._say(f"ts {int(ts.min())} is long before the recording, which began at {self._header.attached_at}")
+        for chosen, end in ((from_ring, self._detached), (~from_ring, self._closed)):
+            if end is not None and bool((late := ts[chosen & (ts > end + LATEST)]).any()):
+                self._say(f"ts {int(late.max())} is after the recording, which ended at {end}")
+
+    def _codes(self, rows: pa.Table) -> None:
+        for column in self.table.columns:
+            if not column.values:
+                continue
+            known = {*column.values, *_ALSO.get((self.table.name, column.name), ())}
+            unknown = sorted(set(rows[column.name].unique().to_pylist()) - known)
+            if unknown and self._newer:
+                self._say(f"{column.name} holds {_some(unknown)}: codes of a newer version of the table", self.notes)
+            elif unknown:
+                self._say(f"{column.name} holds {_some(unknown)}, which {self.table.schema_id} does not have")
 
     def _number(self, seq: Ints, cpu: Ints) -> None:
         if bool((seq < -1).any()):
             self._say("a sequence number below -1")
+        if bool((cpu < np.where(seq >= 0, 0, -1)).any()):
+            self._say("a negative CPU")
         for one in np.unique(cpu[seq >= 0]):
             self._runs[int(one)].append(merged(_as_runs(np.sort(seq[(cpu == one) & (seq >= 0)])), self._say))
 
@@ -109,6 +151,17 @@ class _Findings:
         if self.rows and (self.first, self.last) != (part.min_ts, part.max_ts):
             self.problems.append(f"ts goes from {self.first} to {self.last} where the manifest says {part.min_ts} to {part.max_ts}")
         self.runs()  # says so if a number stands twice
+
+
+def _ends(footer: Footer | None) -> tuple[int | None, int | None]:
+    """Return when the probes were gone and when the last row was written; None where nobody knows: after a crash."""
+    if footer is None or footer.end == "recovered":
+        return None, None
+    return footer.detached_at, max(footer.detached_at, footer.clock.mono)
+
+
+def _some(codes: list[int]) -> str:
+    return ", ".join(map(str, codes[:3])) + (" and others" if len(codes) > 3 else "")
 
 
 def _ints(rows: pa.Table, column: str) -> Ints:

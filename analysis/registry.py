@@ -42,7 +42,8 @@ class Result:
 class Analysis:
     """A registered analysis; calling it calls the function.
 
-    ``groups`` holds the columns that a ``by`` argument may choose from: those chosen come first in the result.
+    ``groups`` holds the columns that a ``by`` argument may choose from: those chosen come first in the result. A ``free``
+    one may have other columns too, named by its arguments.
     """
 
     name: str
@@ -51,11 +52,17 @@ class Analysis:
     columns: tuple[Result, ...]
     groups: tuple[Result, ...]
     section: bool
+    free: bool = False
 
     @property
     def summary(self) -> str:
         """First line of its file: what it tells."""
         return (sys.modules[self.function.__module__].__doc__ or "").partition("\n")[0].rstrip(".")
+
+    def notes(self, result: pl.DataFrame) -> list[str]:
+        """Return what its module's function ``notes``, if it has one, says beside a result."""
+        found = getattr(sys.modules[self.function.__module__], "notes", None)
+        return list(found(result)) if found else []
 
     def schema(self, by: Sequence[str] = ()) -> pl.Schema:
         """Return the schema of its result."""
@@ -71,7 +78,7 @@ _REGISTERED: dict[str, Analysis] = {}
 
 
 def analysis(
-    *, tables: Sequence[str], columns: Sequence[Result], groups: Sequence[Result] = (), section: bool = True
+    *, tables: Sequence[str], columns: Sequence[Result], groups: Sequence[Result] = (), section: bool = True, free: bool = False
 ) -> Callable[[Callable[Concatenate[Trace, P], pl.DataFrame]], Callable[Concatenate[Trace, P], pl.DataFrame]]:
     """Register the function that is decorated under its name.
 
@@ -85,6 +92,8 @@ def analysis(
         Columns from which its argument ``by`` chooses.
     section : bool
         Whether the report shows it.
+    free : bool
+        Whether its result may have columns that are not declared, which stay as they are.
 
     Raises
     ------
@@ -100,9 +109,11 @@ def analysis(
             trace.require(*tables)
             result = function(trace, *args, **kwargs)
             expected = found.schema([name for name in result.columns if name in {group.name for group in groups}])
+            if free:
+                return result.with_columns([pl.col(column).cast(dtype) for column, dtype in expected.items()])
             return result.select([pl.col(column).cast(dtype) for column, dtype in expected.items()])
 
-        found = Analysis(name, call, tuple(tables), tuple(columns), tuple(groups), section)
+        found = Analysis(name, call, tuple(tables), tuple(columns), tuple(groups), section, free)
         _REGISTERED[name] = found
         return call
 

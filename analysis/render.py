@@ -11,7 +11,7 @@ from math import isnan
 from typing import TYPE_CHECKING, Any, Literal
 
 from ringtape.schemas.errors import RingtapeError, UsageError
-from ringtape.schemas.escape import escape
+from ringtape.schemas.escape import escape, harmless
 from ringtape.schemas.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Format = Literal["table", "csv", "json", "parquet", "markdown"]
 FORMATS: tuple[Format, ...] = ("table", "csv", "json", "parquet", "markdown")
 GAP = 2
+BAR = 40
+"""Characters of the longest bar."""
 LONGEST = 200
 """Longer texts are shortened for people; the forms for programs have all of them."""
 INDENT = "  "
@@ -68,6 +70,15 @@ def share(value: float) -> str:
     return f"{percent:.2f} %" if percent < 1 and percent else f"{percent:.1f} %"
 
 
+def bar(value: float) -> str:
+    """Return a share of the longest bar as a bar; whatever is not nothing is seen.
+
+    >>> bar(0.25)
+    '##########'
+    """
+    return "#" * (max(1, round(value * BAR)) if value > 0 else 0)
+
+
 def cell(value: Any, unit: str, origin: int = 0) -> str:
     """Return one value as text in its unit; nothing for a null. Times are shown from ``origin`` on, in seconds."""
     if value is None or (isinstance(value, float) and isnan(value)):
@@ -80,12 +91,14 @@ def cell(value: Any, unit: str, origin: int = 0) -> str:
         return f"{(value - origin) / 1e9:+.6f} s"
     if unit == "share":
         return share(value)
+    if unit == "bar":
+        return bar(value)
     if unit == "count":
         return number(value)
     if isinstance(value, float):
         return f"{value:.4g}"
-    # Strings of a frame are printable: they were escaped when they were decoded.
-    text = str(value)
+    # Analyses escape what they decode; an analysis that forgets must not let a trace write to the terminal.
+    text = harmless(str(value))
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
@@ -113,7 +126,7 @@ def cells(frame: pl.DataFrame, analysis: Analysis, *, wide: bool = True, limit: 
             [INDENT * min(row[indents[name]], DEEPEST) + text if name in indents else text for (name, _), text in zip(shown, texts, strict=True)]
         )
     heads = [name.replace("p99_9", "p99.9").replace("_", " ") for name, _ in shown]
-    return Cells(heads, [bool(unit) or frame.schema[name].is_numeric() for name, unit in shown], rows)
+    return Cells(heads, [unit != "bar" and (bool(unit) or frame.schema[name].is_numeric()) for name, unit in shown], rows)
 
 
 def _is_end(name: str, columns: Sequence[str]) -> bool:
@@ -134,9 +147,13 @@ def console() -> Console:
     """Return the console for standard output: as wide as the terminal; as wide as the table when the output is no terminal."""
     from rich.console import Console
 
+    class Filter(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - rich would end with status 1: what every verb does when its reader goes is for the caller to say
+
     piped = not sys.stdout.isatty()
     width = 10_000 if piped and "COLUMNS" not in os.environ else None
-    return Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    return Filter(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
 def is_wide(target: Console) -> bool:
@@ -246,10 +263,12 @@ def write(frame: pl.DataFrame, analysis: Analysis, form: Format, output: str | N
 
 
 def _encoded(frame: pl.DataFrame, analysis: Analysis, form: Format, origin: int) -> bytes:
-    if form == "csv":
-        return frame.write_csv().encode()
-    if form == "json":
-        return (frame.write_json() + "\n").encode()
+    import polars as pl
+
+    if form in ("csv", "json"):
+        texts = [name for name, kind in frame.schema.items() if kind == pl.String]
+        plain = frame.with_columns(pl.col(texts).map_elements(harmless, return_dtype=pl.String)) if texts else frame
+        return (plain.write_csv() if form == "csv" else plain.write_json() + "\n").encode()
     if form == "markdown":
         return markdown(cells(frame, analysis, origin=origin)).encode()
     buffer = io.BytesIO()

@@ -9,10 +9,12 @@ from ringtape.analysis import registry
 from ringtape.analysis.render import Cells, cells, console, is_wide, print_facts, print_table
 from ringtape.analysis.summary import facts, size_cells
 from ringtape.analysis.trace import Trace
+from ringtape.analysis.verb import flags
 from ringtape.schemas.escape import escape
 
-ORDER = ("processes", "syscall_mix", "latency", "errors", "loss", "overhead_self")
-"""First sections of the report; other analyses follow by name."""
+FIRST = ("where", "ledger", "processes", "syscall_mix", "latency", "errors", "files", "cpu")
+LAST = ("loss", "overhead_self")
+"""First and last sections of the report; other analyses stand between them by name."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """What the report says."""
+    """What the report says; ``untold`` is a line for each table without which analyses could not tell anything."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
     sizes: Cells
     sections: tuple[Section, ...]
+    untold: tuple[str, ...]
 
 
 def make(trace: Trace, top: int | None = 20) -> Report:
@@ -42,7 +45,7 @@ def make(trace: Trace, top: int | None = 20) -> Report:
     Parameters
     ----------
     trace : Trace
-        The recording; an analysis whose tables were not recorded is named with the reason instead.
+        The recording; analyses whose tables were not recorded are named at the end instead.
     top : int or None
         Lines of each table; None for all.
 
@@ -52,19 +55,25 @@ def make(trace: Trace, top: int | None = 20) -> Report:
         Facts and sections as text.
     """
     every = {name: analysis for name, analysis in registry.every().items() if analysis.section}
-    names = [*(name for name in ORDER if name in every), *(name for name in every if name not in ORDER)]
-    sections = tuple(_section(trace, every[name], top) for name in names)
-    return Report(escape(str(trace.path)), tuple(facts(trace.folder)), Cells(*size_cells(trace.folder)), sections)
+    between = [name for name in every if name not in FIRST + LAST]
+    names = [name for name in (*FIRST, *between, *LAST) if name in every]
+    absent: dict[str, list[str]] = {}
+    for name in names:
+        if missing := [table for table in every[name].tables if table not in trace.tables]:
+            absent.setdefault(missing[0], []).append(name.replace("_", "-"))
+    told = [every[name] for name in names if set(every[name].tables) <= set(trace.tables)]
+    sections = tuple(_section(trace, analysis, top) for analysis in told)
+    untold = tuple(f"not told: {', '.join(found)}: the table {table} was not recorded (--tables {table})" for table, found in sorted(absent.items()))
+    return Report(escape(str(trace.path)), tuple(facts(trace.folder)), Cells(*size_cells(trace.folder)), sections, untold)
 
 
 def _section(trace: Trace, analysis: registry.Analysis, top: int | None) -> Section:
-    absent = [table for table in analysis.tables if table not in trace.tables]
-    if absent:
-        empty = Cells([], [], [])
-        return Section(analysis.name, analysis.summary, empty, empty, (f"not told: the table {absent[0]} was not recorded",))
-    result = analysis.function(trace)
-    notes = tuple(_notes(trace, analysis, result, top))
-    wide, narrow = (cells(result, analysis, wide=wide, limit=top, origin=trace.header.attached_at) for wide in (True, False))
+    # An analysis that can add up what exceeds a number of rows is asked to, and its last row is shown as well.
+    adds_up = "top" in {flag.name for flag in flags(analysis.function)}
+    result = analysis.function(trace, **({"top": top or 0} if adds_up else {}))
+    notes = tuple(_notes(trace, analysis, result, top + 1 if adds_up and top is not None else top))
+    limit = len(result) if adds_up else top
+    wide, narrow = (cells(result, analysis, wide=wide, limit=limit, origin=trace.header.attached_at) for wide in (True, False))
     return Section(analysis.name, analysis.summary, wide, narrow, notes)
 
 
@@ -72,6 +81,7 @@ def _notes(trace: Trace, analysis: registry.Analysis, result: Any, top: int | No
     notes = []
     if not len(result):
         notes.append("none")
+    notes += analysis.notes(result)
     if top is not None and len(result) > top:
         notes.append(f"{len(result) - top:,} more: `ringtape {analysis.name.replace('_', '-')} {escape(str(trace.path))}` lists all")
     lost = trace.lost().get("syscalls", 0)
@@ -104,3 +114,7 @@ def show(report: Report) -> None:
             print_table(target, section.wide if is_wide(target) else section.narrow)
         for note in section.notes:
             target.print(note, style="dim")
+    if report.untold:
+        target.print()
+    for line in report.untold:
+        target.print(line, style="dim")

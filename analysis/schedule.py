@@ -199,6 +199,8 @@ def mark_lossy(parts: pl.DataFrame, windows: pl.DataFrame) -> pl.DataFrame:
 
 def cut(frame: pl.DataFrame, begin: str, end: str, edges: Sequence[int]) -> pl.DataFrame:
     """Cut intervals at edges (ascending, the first before and the last behind all intervals) and tell the ``bin`` of each piece."""
+    if len(edges) == 2:
+        return frame.with_columns(pl.lit(0, pl.Int64).alias("bin"))
     grid = np.asarray(edges, np.int64)
     first = np.clip(np.searchsorted(grid, frame[begin].to_numpy(), "right") - 1, 0, len(grid) - 2)
     last = np.clip(np.searchsorted(grid, frame[end].to_numpy(), "left") - 1, first, len(grid) - 2)
@@ -213,7 +215,7 @@ def cut(frame: pl.DataFrame, begin: str, end: str, edges: Sequence[int]) -> pl.D
 
 
 class Clock:
-    """How long each thread had been in each kind of segment at any instant: exact sums over any interval.
+    """How long each thread was in each kind of segment during any interval: exact sums.
 
     Parameters
     ----------
@@ -222,26 +224,50 @@ class Clock:
     """
 
     def __init__(self, parts: pl.DataFrame) -> None:
+        self._parts = parts.sort("start").with_row_index("segment")
         length = pl.col("stop") - pl.col("start")
-        before = [
-            (
-                pl.when(pl.col("kind") == kind).then(length).otherwise(0).cum_sum().over("thread")
-                - pl.when(pl.col("kind") == kind).then(length).otherwise(0)
-            ).alias(f"sum_{kind}")
-            for kind in KINDS
-        ]
-        self._parts = parts.with_columns(before).sort("start")
+        ordered = self._parts.sort("thread", "start")
+        spent = {kind: pl.when(pl.col("kind") == kind).then(length).otherwise(0) for kind in KINDS}
+        before = [(time.cum_sum().over("thread") - time).alias(str(kind)) for kind, time in spent.items()]
+        self._before = ordered.with_columns(before).sort("segment")
 
-    def at(self, instants: pl.DataFrame, column: str) -> pl.DataFrame:
-        """Return, for rows with ``thread`` and an instant, the time spent in each kind before it: a column for each of `KINDS`."""
-        asked = instants.select("thread", column).with_row_index().sort(column)
-        found = asked.join_asof(self._parts, left_on=column, right_on="start", by="thread", check_sortedness=False).sort("index")
-        inside = pl.min_horizontal(pl.col(column), pl.col("stop")) - pl.col("start")
-        return found.select(
-            (pl.col(f"sum_{kind}") + pl.when(pl.col("kind") == kind).then(inside).otherwise(0)).fill_null(0).alias(str(kind)) for kind in KINDS
-        )
+    def spent(self, intervals: pl.DataFrame, begin: str, end: str, keys: Sequence[str]) -> pl.DataFrame:
+        """Sum the time in each kind over intervals (rows with ``thread`` and two instants of its life).
 
-    def within(self, intervals: pl.DataFrame, begin: str, end: str) -> pl.DataFrame:
-        """Return, for rows with ``thread`` and an interval, the time spent in each kind inside it: a column for each of `KINDS`."""
-        first, last = self.at(intervals, begin), self.at(intervals, end)
-        return pl.DataFrame([last[name] - first[name] for name in last.columns])
+        Returns
+        -------
+        DataFrame
+            ``keys``, ``kind``, ``time`` (ns, above 0).
+        """
+        placed = intervals.select(*keys, "thread" if "thread" not in keys else pl.lit(0).alias("_"), begin, end)
+        placed = placed.with_columns(self._segment(placed, begin).alias("_first"), self._segment(placed, end).alias("_last"))
+        kinds = self._parts["kind"]
+        inside = placed.filter(pl.col("_first") == pl.col("_last"))
+        # Most calls lie inside one segment; the others are the difference of two running sums of each kind.
+        single = inside.with_columns(kinds.gather(inside["_first"]).alias("kind")).group_by(*keys, "kind")
+        found = [single.agg((pl.col(end) - pl.col(begin)).sum().alias("time"))]
+        several = placed.filter((pl.col("_first") != pl.col("_last")).fill_null(True))
+        if len(several):
+            first, last = self._sums(several, "_first", begin), self._sums(several, "_last", end)
+            times = pl.DataFrame([last[name] - first[name] for name in last.columns])
+            long = pl.concat([several.select(keys), times], how="horizontal").unpivot(
+                [str(kind) for kind in KINDS], index=list(keys), variable_name="kind", value_name="time"
+            )
+            found.append(long.with_columns(pl.col("kind").cast(pl.Int8)).group_by(*keys, "kind").agg(pl.col("time").sum()))
+        return pl.concat(found).group_by(*keys, "kind").agg(pl.col("time").sum()).filter(pl.col("time") > 0)
+
+    def _segment(self, intervals: pl.DataFrame, column: str) -> pl.Series:
+        """Return the segment in which each instant lies; null before the first."""
+        asked = intervals.select("thread", column).with_row_index("_row").sort(column)
+        parts = self._parts.select("thread", "start", "segment")
+        found = asked.join_asof(parts, left_on=column, right_on="start", by="thread", check_sortedness=False)
+        return found.sort("_row")["segment"]
+
+    def _sums(self, intervals: pl.DataFrame, segment: str, column: str) -> pl.DataFrame:
+        """Return the time spent in each kind before each instant."""
+        names = [str(kind) for kind in KINDS]
+        at = self._before[intervals[segment].fill_null(0)].select("start", "stop", "kind", *names).with_columns(intervals[column].alias("_at"))
+        gone = pl.min_horizontal("_at", "stop") - pl.col("start")
+        sums = at.select((pl.col(name) + pl.when(pl.col("kind") == int(name)).then(gone).otherwise(0)).alias(name) for name in names)
+        known = intervals[segment].is_not_null()
+        return sums.select(pl.when(known).then(pl.col(name)).otherwise(0).alias(name) for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from ringtape.schemas.units import format_duration, format_size
 if TYPE_CHECKING:
     from ringtape.schemas.folder import TraceFolder
 
+LISTED = 24
+"""Events of a recording that are listed by name."""
 STATES = {
     "recording": "still being recorded: what follows holds up to the last sealed part",
     "complete": "complete",
@@ -87,6 +90,8 @@ def facts(folder: TraceFolder) -> Iterator[tuple[str, str]]:
     chosen = options(folder)
     if chosen:
         yield "options", chosen
+    if header.events:
+        yield "events", escape(_events(list(header.events)))
     yield "tools", escape(", ".join(f"{name} {version}" for name, version in header.tools.items()))
     for probe in header.probes:
         if not probe.attached:
@@ -99,6 +104,14 @@ def facts(folder: TraceFolder) -> Iterator[tuple[str, str]]:
     yield "lost", losses(folder)
     if folder.manifest.cut:
         yield "manifest", "its last line was cut off, as happens when a recorder is killed; the line counts as absent"
+
+
+def _events(names: list[str]) -> str:
+    """Return the names of the recorded tracepoints; of many only how many of each group."""
+    if len(names) <= LISTED:
+        return ", ".join(names)
+    groups = Counter(name.partition(":")[0] for name in names)
+    return ", ".join(f"{group}:* ({count})" for group, count in sorted(groups.items())) + "; `ringtape event-count` lists them"
 
 
 def losses(folder: TraceFolder) -> str:

@@ -9,7 +9,6 @@ import polars as pl
 from ringtape.analysis.ledger import CHILD, NO_RETURN, RING_FULL
 from ringtape.analysis.naming import syscall_name
 from ringtape.analysis.schedule import (
-    KINDS,
     LOST,
     OFF,
     ON,
@@ -109,28 +108,20 @@ class TimeLedger:
 
     def _calls(self, trace: Trace, clock: Clock) -> pl.DataFrame:
         """Sum, by thread and call, the time of each kind inside of calls."""
-        found = []
-        for located in self.located(trace):
-            calls = cut(located, "ts", "end", self.edges)
-            spent = clock.within(calls, "ts", "end")
-            long = pl.concat([calls.select("thread", "bin", "nr", "abi"), spent], how="horizontal").unpivot(
-                [str(kind) for kind in KINDS], index=["thread", "bin", "nr", "abi"], variable_name="kind", value_name="time"
-            )
-            found.append(long.filter(pl.col("time") > 0).group_by("thread", "bin", "nr", "abi", "kind").agg(pl.col("time").sum()))
-        empty = pl.DataFrame(schema={"thread": pl.Int64, "bin": pl.Int64, "nr": pl.Int32, "abi": pl.Int8, "kind": pl.String, "time": pl.Int64})
-        sums = pl.concat([empty, *found]).group_by("thread", "bin", "nr", "abi", "kind").agg(pl.col("time").sum())
-        return sums.with_columns(pl.col("kind").cast(pl.Int8))
+        keys = ["thread", "bin", "nr", "abi"]
+        empty = pl.DataFrame(schema={"thread": pl.Int64, "bin": pl.Int64, "nr": pl.Int32, "abi": pl.Int8, "kind": pl.Int8, "time": pl.Int64})
+        found = [clock.spent(cut(calls, "ts", "end", self.edges), "ts", "end", keys) for calls in self.located(trace)]
+        return pl.concat([empty, *found]).group_by(*keys, "kind").agg(pl.col("time").sum())
 
     def located(self, trace: Trace) -> Iterator[pl.DataFrame]:
         """Yield the calls with their threads in batches: ``thread``, ``nr``, ``abi``, ``ts``, ``end``, cut to the life of the thread."""
         if "syscalls" not in trace.tables:
             return
         wanted = trace.scan("syscalls").select("tid", "ts", "dur", "nr", "abi", "kind")
-        calls = trace.collect(wanted).sort("ts")
         threads = self.threads.select("tid", "thread", "begin", "end").sort("begin")
-        for start in range(0, len(calls), BATCH):
-            # The return of a clone in the new thread may be older than its first run by no more than the clock's grain.
-            batch = calls.slice(start, BATCH).join_asof(threads, left_on="ts", right_on="begin", by="tid", check_sortedness=False)
+        for start in range(0, trace.rows("syscalls"), BATCH):
+            calls = trace.collect(wanted.slice(start, BATCH)).sort("ts")
+            batch = calls.join_asof(threads, left_on="ts", right_on="begin", by="tid", check_sortedness=False)
             begin = pl.when(pl.col("kind") == CHILD).then(pl.col("begin")).otherwise(pl.col("ts"))
             over = pl.when(pl.col("kind") == NO_RETURN).then(pl.col("end")).otherwise(pl.col("ts") + pl.col("dur"))
             yield batch.filter(pl.col("thread").is_not_null()).select(

@@ -6,21 +6,24 @@ import os
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from ringtape.analysis.events import event_frame
 from ringtape.analysis.in_force import CommandsInForce
 from ringtape.analysis.naming import decoded
 from ringtape.analysis.summary import lost_records
 from ringtape.schemas.arrow import arrow_schema
-from ringtape.schemas.errors import RingtapeError, TraceError
-from ringtape.schemas.folder import State, TraceFolder, check_schema
+from ringtape.schemas.errors import RingtapeError, TraceError, UsageError
+from ringtape.schemas.events import Event, parse_events
+from ringtape.schemas.folder import State, TraceFolder
 from ringtape.schemas.manifest import Footer, Header, Part
+from ringtape.schemas.part_file import open_part
 from ringtape.schemas.table import Table, tables
 from ringtape.schemas.table import table as declared
 
@@ -199,19 +202,72 @@ class Trace:
         if key in _CHECKED:
             return
         self.folder.check(part)
-        try:
-            with os.fdopen(self.folder.open_part(part), "rb") as source, pq.ParquetFile(source) as file:
-                check_schema(file.schema_arrow, declared(part.table), self.header.tables[part.table], path)
-                rows = file.metadata.num_rows
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise TraceError(f"{path}: unreadable as Parquet: {' '.join(str(error).split())[:200]}") from None
-        if rows != part.rows:
-            raise TraceError(f"{path}: {rows} rows where the manifest says {part.rows}")
+        with open_part(self.folder, part):
+            pass  # its claims are compared; polars reads it
         _CHECKED.add(key)
 
     def frame(self, table: str, since: int | None = None, until: int | None = None) -> pl.LazyFrame:
         """Return a table's stored columns with the decoded ones beside them; parameters and errors as those of `scan`."""
         return decoded(self.scan(table, since, until), declared(table), self.header.abi, self.commands)
+
+    @cached_property
+    def events(self) -> Mapping[str, Event]:
+        """The recorded tracepoints by name, with their fields."""
+        return parse_events(self.header.events)
+
+    def event(self, name: str, since: int | None = None, until: int | None = None) -> pl.LazyFrame:
+        """Return the occurrences of one tracepoint, a typed column per field.
+
+        Parameters
+        ----------
+        name : str
+            Such as ``sched:sched_process_exit``; the part before the colon may be left out where only one event fits.
+        since, until : int, optional
+            Bounds of the time in ns of CLOCK_MONOTONIC, half open.
+
+        Returns
+        -------
+        LazyFrame
+            ``event_ts``, ``event_pid``, ``event_tid``, ``event_cpu``, ``event_context``, ``event_seq``,
+            ``event_context_name``, ``event_comm``; then the fields under their own names, and behind them ``<field>_name``
+            for those whose values have names. Integers have a type that holds all values (UInt64 for unsigned ones of 8
+            bytes), characters are text, escaped where they are not printable, other bytes are binary, other arrays lists.
+            Outside of a task's own context (``event_context_name`` is not ``task``) pid, tid and comm are of whatever
+            thread was interrupted.
+
+        Raises
+        ------
+        RingtapeError
+            If the event was not recorded.
+
+        Examples
+        --------
+        >>> import ringtape
+        >>> trace = getfixture("event_trace")
+        >>> trace.event("sched:sched_process_wait").select("event_tid", "comm", "pid").collect().rows()
+        [(100, 'sh', 101), (100, 'sh', 0)]
+        """
+        return event_frame(self, self.named_event(name), since, until)
+
+    def named_event(self, name: str | None) -> Event:
+        """Return the recorded event of that name; the only one there is for None.
+
+        Raises
+        ------
+        RingtapeError
+            If it was not recorded, with close matches; or if there are several.
+        """
+        self.require("events")
+        found = [event for full, event in self.events.items() if name in (None, full, full.partition(":")[2])]
+        if len(found) == 1:
+            return found[0]
+        if name is None or found:
+            listed = [event.name for event in found] or list(self.events)
+            what = "several events were recorded" if name is None else f"event {name!r} may be {' or '.join(listed)}"
+            raise UsageError(f"{self.path}: {what if listed else 'no event was recorded'}", f"name one: {', '.join(listed[:8])}" if listed else None)
+        close = get_close_matches(name, self.events, 3, 0.5)
+        hint = f"it holds {', '.join(close)}" if close else f"record again with `--event {name}`; `ringtape info` lists the events that it holds"
+        raise RingtapeError(f"{self.path}: event {name!r} was not recorded", hint)
 
     def __getattr__(self, name: str) -> pl.LazyFrame:
         """Return the frame of the declared table of that name."""
@@ -233,17 +289,14 @@ class Trace:
                 wanted = ["ts", "tid", "comm"]
                 parts = self._sound("processes", None, None) if "processes" in self.tables else []
                 empty = arrow_schema(declared("processes")).empty_table().select(wanted)
-                found.append(CommandsInForce.of(pa.concat_tables([empty, *(self._arrow(part, wanted).cast(empty.schema) for part in parts)])))
+                found.append(CommandsInForce.of(pa.concat_tables([empty, *(self._arrow(part, wanted) for part in parts)])))
             return found[0]
 
         return read
 
     def _arrow(self, part: Part, columns: list[str]) -> pa.Table:
-        try:
-            with self._file(part).open("rb") as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
-                return file.read(columns=columns)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise TraceError(f"{self.folder.path_of(part)}: unreadable as Parquet: {' '.join(str(error).split())[:200]}") from None
+        with open_part(self.folder, part, self._file(part)) as file:
+            return file.read(columns)
 
     def collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
         """Run a query over this trace, streaming.

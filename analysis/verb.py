@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from ringtape.schemas.errors import RingtapeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import polars as pl
+    from matplotlib.figure import Figure
 
     from ringtape.analysis.trace import Trace
 
@@ -96,14 +101,24 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
             parser.add_argument(option, dest=flag.name, type=flag.kind, choices=choices, default=flag.default, help=doc + _default(flag))
     parser.add_argument("--format", choices=FORMATS, default="table", help="form of the result; durations are ns except in tables (default: table)")
     parser.add_argument("--output", metavar="FILE", help="write the result to this file")
+    if _picture(name) is not None:
+        parser.add_argument("--picture", metavar="FILE", help="draw the result into this file (PNG)")
     parser.add_argument("--strict", action="store_true", help="refuse a trace in which anything was lost")
     parser.epilog = "columns:\n" + "\n".join(
         f"  {column.name:<15} {column.doc}" + (f" ({column.unit})" if column.unit else "") for column in (*analysis.groups, *analysis.columns)
     )
 
 
+def _picture(name: str) -> Callable[[pl.DataFrame], Figure] | None:
+    """Return the function that draws the results of an analysis, if its file has one."""
+    module = sys.modules[f"ringtape.analysis.analyses.{name}"]
+    return getattr(module, "picture", None)
+
+
 def _default(flag: Flag) -> str:
-    return "" if flag.default in (None, inspect.Parameter.empty) else f" (default: {flag.default})"
+    if flag.default in (None, inspect.Parameter.empty):
+        return ""
+    return f" (default: {','.join(flag.default) if isinstance(flag.default, tuple) else flag.default})"
 
 
 def _several(flag: Flag) -> Callable[[str], tuple[str, ...]]:
@@ -130,6 +145,16 @@ def run(args: argparse.Namespace) -> int:
         raise RingtapeError(f"{trace.path}: {lost}", "leave --strict out to get the bounds that the loss ledger allows")
     result = analysis.function(trace, **{flag.name: getattr(args, flag.name) for flag in flags(analysis.function)})
     write(result, analysis, args.format, args.output, trace.header.attached_at)
+    for note in analysis.notes(result):
+        print(f"ringtape: note: {note}", file=sys.stderr)
+    draw = _picture(args.analysis)
+    if draw is not None and args.picture is not None:
+        from ringtape.analysis.pictures import png
+
+        try:
+            Path(args.picture).write_bytes(png(draw(result)))
+        except OSError as error:
+            raise RingtapeError(f"{args.picture}: {os.strerror(error.errno or 0).lower()}", "name a file that can be written") from None
     if lost:
         print(f"ringtape: note: {lost}; `ringtape loss` tells how far to trust the numbers", file=sys.stderr)
     return 0

@@ -49,8 +49,9 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     """Check everything that can be checked of a trace.
 
     The manifest's chain of checksums; size and SHA-256 of every part; then, in a process of its own, every page with its
-    checksum, the exact schema, the order by ``ts``, rows and times against the manifest; then the sequence numbers: each of
-    those attempted on a CPU was recorded once or stands in the loss ledger; the footer's totals; files that do not belong.
+    checksum, the exact schema, the order by ``ts``, rows and times against the manifest, codes against their meanings; then
+    the sequence numbers: each of those attempted on a CPU was recorded once or stands in the loss ledger; the footer's
+    totals; files that do not belong.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     >>> from ringtape.analysis.verification import verify
     >>> found = verify(getfixture("example_trace").path)
     >>> found.problems, found.rows
-    ([], 7)
+    ([], 9)
     """
     result = Verification()
     try:
@@ -79,6 +80,8 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         result.notes.append(f"{folder.state}: there is no footer, so totals and unread rings cannot be checked")
     if folder.manifest.cut:
         result.notes.append(f"{FILE}: the last line was cut off and counts as absent")
+    if not folder.manifest.parts:
+        result.notes.append("there is no part: nothing but the manifest was checked")
     result.problems += _strangers(folder)
     sound = []
     for part in folder.manifest.parts:
@@ -102,6 +105,7 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     for name, reading in readings.items():
         result.rows += reading["rows"]
         result.problems += [Problem(name, reason) for reason in reading["problems"]]
+        result.notes += [f"{name}: {note}" for note in reading["notes"]]
     # Numbers of a table are compared only if all of its rows could be read: else every comparison would only repeat that.
     whole = {name for name in folder.tables if all(part.file in readings and not readings[part.file]["problems"] for part in folder.parts(name))}
     result.problems += _order(folder)
@@ -152,9 +156,8 @@ def _decode(folder: TraceFolder, parts: Sequence[Part]) -> list[dict[str, Any]]:
         waiting = waiting[len(finished) :]
         if waiting:
             culprit = waiting.pop(0)
-            readings.append(
-                {"file": culprit, "rows": 0, "problems": [f"the Parquet reader died of it ({_death(done.returncode)})"], "runs": {}, "ledger": []}
-            )
+            reason = f"the Parquet reader died of it ({_death(done.returncode)})"
+            readings.append({"file": culprit, "rows": 0, "problems": [reason], "notes": [], "runs": {}, "ledger": []})
     return readings
 
 
@@ -185,6 +188,8 @@ def _totals(folder: TraceFolder) -> Iterator[Problem]:
     footer = folder.footer
     if footer is None:
         return
+    if footer.detached_at < folder.header.attached_at and footer.end != "recovered":
+        yield Problem(FILE, f"the recording ends at {footer.detached_at}, before it begins at {folder.header.attached_at}")
     for name in folder.tables:
         rows = sum(part.rows for part in folder.parts(name))
         if rows != footer.rows.get(name, 0):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ringtape.schemas.errors import RecordingError
@@ -26,17 +26,19 @@ class KernelTypes:
     """What programs need to know of a kernel.
 
     ``offsets`` maps (struct, member) to bits, ``tracepoints`` the names of typed raw tracepoints to (BTF id, number of
-    arguments), ``iterator`` is the BTF id of ``bpf_iter_task`` or 0, ``file_iterator`` that of ``bpf_iter_task_file``.
+    arguments), ``iterator`` is the BTF id of ``bpf_iter_task`` or 0, ``variables`` maps per-CPU variables to
+    their offsets in each CPU's area, ``file_iterator`` is the BTF id of ``bpf_iter_task_file`` or 0.
     """
 
     offsets: dict[tuple[str, str], int]
     tracepoints: dict[str, tuple[int, int]]
     iterator: int
+    variables: dict[str, int] = field(default_factory=dict)
     file_iterator: int = 0
 
 
-def read_kernel_types(members: Iterable[tuple[str, str]], path: Path = VMLINUX) -> KernelTypes:
-    """Read offsets of the given (struct, member) pairs and all typed tracepoints.
+def read_kernel_types(members: Iterable[tuple[str, str]], path: Path = VMLINUX, variables: Iterable[str] = ()) -> KernelTypes:
+    """Read offsets of the given (struct, member) pairs, all typed tracepoints, and where the given per-CPU variables lie.
 
     Members of anonymous structs and unions inside a struct are found as C finds them. A pair that this kernel does not
     have is absent from the result.
@@ -51,7 +53,7 @@ def read_kernel_types(members: Iterable[tuple[str, str]], path: Path = VMLINUX) 
     except OSError as error:
         raise RecordingError(f"{path}: {error.strerror}", "recording needs a kernel built with CONFIG_DEBUG_INFO_BTF") from None
     wanted = set(members)
-    return _Reader(data, path).kernel_types(wanted)
+    return _Reader(data, path).kernel_types(wanted, set(variables))
 
 
 class _Reader:
@@ -66,7 +68,7 @@ class _Reader:
     def _name(self, offset: int) -> str:
         return self._strings[offset : self._strings.index(0, offset)].decode()
 
-    def kernel_types(self, wanted: set[tuple[str, str]]) -> KernelTypes:
+    def kernel_types(self, wanted: set[tuple[str, str]], variables: set[str]) -> KernelTypes:
         # Names are compared as string offsets; a name stands once in the string section, so one look per type is enough.
         names = {struct_name for struct_name, _ in wanted}
         name_offsets = {offset for name in names if (offset := self._strings.find(b"\0" + name.encode() + b"\0")) >= 0}
@@ -77,6 +79,7 @@ class _Reader:
         structs: list[int] = []
         typedefs: list[int] = []
         iterator = file_iterator = 0
+        per_cpu = 0
         number = 0
         strings = self._strings
         while position < end:
@@ -92,6 +95,8 @@ class _Reader:
                 iterator = number
             elif kind == _FUNC and strings.startswith(b"bpf_iter_task_file\0", name):
                 file_iterator = number
+            elif kind == _DATASEC and strings.startswith(b".data..percpu\0", name):
+                per_cpu = position
             position += 12 + _EXTRA.get(kind, 0) + _PER_ITEM.get(kind, 0) * (info & 0xFFFF)
         self._where = where
         offsets: dict[tuple[str, str], int] = {}
@@ -107,7 +112,18 @@ class _Reader:
             arguments = self._arguments(target)
             if arguments is not None:
                 tracepoints[self._name(name_at).removeprefix("btf_trace_")] = (number, arguments)
-        return KernelTypes(offsets, tracepoints, iterator, file_iterator)
+        found = self._variables(per_cpu, variables) if per_cpu and variables else {}
+        return KernelTypes(offsets, tracepoints, iterator, found, file_iterator)
+
+    def _variables(self, section: int, wanted: set[str]) -> dict[str, int]:
+        """Return the offsets of the wanted variables in a section."""
+        found = {}
+        for index in range(struct.unpack_from("=I", self._data, section + 4)[0] & 0xFFFF):
+            variable, offset, _ = struct.unpack_from("=III", self._data, section + 12 + 12 * index)
+            name = self._name(struct.unpack_from("=I", self._data, self._where[variable])[0])
+            if name in wanted:
+                found[name] = offset
+        return found
 
     def _resolve(self, number: int) -> tuple[int, int, int, int]:
         """Follow typedefs and qualifiers; return (type number, kind, info, size or type)."""

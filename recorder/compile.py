@@ -27,7 +27,7 @@ PYTHONS = ("/usr/bin/python3", "/bin/python3")
 """The distribution's own interpreter; any other may not see its packages."""
 
 
-ENTRY = {"text", "bcc", "functions", "offsets", "tracepoints", "iterator", "file_iterator"}
+ENTRY = {"text", "bcc", "functions", "offsets", "tracepoints", "iterator", "variables", "file_iterator"}
 """Keys of an entry of the cache."""
 
 
@@ -91,7 +91,7 @@ def bytecode(names: Sequence[str], cpus: int) -> Bytecode:
     package = find_bcc()
     key = _cache_key(names, cpus, package.version if package else "none")
     entry = _from_cache(key)
-    types = _types_of(entry) if entry else read_kernel_types(program.members(names))
+    types = _types_of(entry) if entry else read_kernel_types(program.members(names), variables=program.variables(names))
     source = program.assemble(names, types, cpus)
     digest = hashlib.sha256(source.text.encode()).hexdigest()
     cached = entry is not None and entry["text"] == digest
@@ -104,6 +104,7 @@ def bytecode(names: Sequence[str], cpus: int) -> Bytecode:
             "offsets": [[structure, member, bits] for (structure, member), bits in types.offsets.items()],
             "tracepoints": {name: types.tracepoints[name] for name in set(source.probes.values()) if name in types.tracepoints},
             "iterator": types.iterator,
+            "variables": types.variables,
             "file_iterator": types.file_iterator,
         }
         _to_cache(key, entry)
@@ -130,6 +131,7 @@ def _types_of(entry: dict[str, Any]) -> KernelTypes:
         {(structure, member): bits for structure, member, bits in entry["offsets"]},
         {name: (ids[0], ids[1]) for name, ids in entry["tracepoints"].items()},
         entry["iterator"],
+        entry["variables"],
         entry["file_iterator"],
     )
 

@@ -171,6 +171,14 @@ def iterated_rows(of: Table, records: NDArray[np.void]) -> pa.Table | None:
     return rows
 
 
+def still_open(records: NDArray[np.void], now: int) -> NDArray[np.void]:
+    """Return records of what has begun and, where their duration is 0, has not ended; it is then the time until now."""
+    records = records.copy()
+    if len(records):
+        records["dur"] = np.where(records["dur"] == 0, now - records["ts"], records["dur"])
+    return records
+
+
 def existing_records(data: bytes, target: Target) -> NDArray[np.void]:
     """Return what the iterator at attachment wrote (of every thread, where the target is not marked) of threads that are meant."""
     records = np.frombuffer(data, record_dtype(table("processes"))) if data else np.empty(0, record_dtype(table("processes")))

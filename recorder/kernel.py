@@ -15,6 +15,7 @@ from pathlib import Path
 from ringtape.recorder import bpf
 from ringtape.recorder.bpf import Map, MapType
 from ringtape.recorder.compile import Bytecode, bytecode
+from ringtape.recorder.events import Tracepoints
 from ringtape.recorder.journal import Journal
 from ringtape.recorder.options import Options, cgroup_root, possible_cpus
 from ringtape.recorder.program import ring_tables
@@ -27,7 +28,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 MAX_RINGS = 64
 """Rings of a table at most; on machines with more CPUs several CPUs share one."""
 CALLS = 1024
-_STRING_KINDS = {"path": 1, "sockaddr_in": 2, "sockaddr_out": 3}
+_STRING_KINDS = {"fds_out": 0, "path": 1, "sockaddr_in": 2, "sockaddr_out": 3}
 _LISTED = 8
 # The mark is inherited before anything else can be seen; enter before exit, so that no exit lacks an enter that was after the attachment.
 _FIRST = ("task_newtask", "sched_process_exit", "sched_process_exec", "task_rename", "sys_enter")
@@ -52,7 +53,9 @@ class Kernel:
     links: list[int] = field(default_factory=list)
     iterators: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    at_start: dict[str, bytes] = field(default_factory=dict)
     at_end: dict[str, bytes] = field(default_factory=dict)
+    tracepoints: Tracepoints = field(default_factory=Tracepoints)
 
     def attach(self) -> None:
         """Attach every program to its tracepoint, and note what could not be."""
@@ -75,9 +78,11 @@ class Kernel:
                 self.probes.append(Probe(name, True))
             except OSError as error:
                 self.probes.append(Probe(name, False, os.strerror(error.errno or 0)))
+        self.probes.extend(self.tracepoints.attach())
 
     def detach(self) -> None:
         """Detach every program: from here on the target runs as if it had never been recorded."""
+        self.tracepoints.detach()  # while new threads of the target are still marked
         for link in self.links:
             os.close(link)
         self.links.clear()
@@ -87,29 +92,35 @@ class Kernel:
         descriptor = bpf.create_iterator(self.programs[f"iterator__{name}"])
         return _read_all(descriptor)
 
+    def look_at_the_start(self) -> None:
+        """Run the iterators ``<table>_attach``, and keep what they write in ``at_start``."""
+        for name in self.code.iterators:
+            if name.endswith("_attach"):
+                self.at_start[name] = self.iterate(name)
+
     def prepare_iterator(self, name: str) -> None:
         """Make an iterator that can be run later without privileges."""
         self.iterators[name] = bpf.create_iterator(self.programs[f"iterator__{name}"])
 
-    def skipped(self) -> dict[str, int]:
-        """Return, by table, how often the kernel has skipped a probe because it was running already on that CPU."""
-        found: dict[str, int] = {}
+    def skipped(self) -> dict[tuple[str, int], int]:
+        """Return, by table and event, how often the kernel has skipped a probe because one was running already on that CPU."""
+        found = {("events", event): count for event, count in self.tracepoints.skipped().items()}
         for name, program in self.programs.items():
             of = name.partition("__")[0]
             if of in self.rings and (count := bpf.skipped_runs(program)):
-                found[of] = found.get(of, 0) + count
+                found[of, -1] = found.get((of, -1), 0) + count
         return found
 
-    def run_prepared(self, name: str) -> bytes:
-        """Run an iterator that was prepared; it runs once."""
-        descriptor = self.iterators.pop(name, None)
-        return b"" if descriptor is None else _read_all(descriptor)
-
     def look_at_the_end(self) -> None:
-        """Run the iterators that were prepared and have not run, and keep what they write in ``at_end``."""
+        """Keep in ``at_end`` what the iterators that were prepared write, and the records in maps named ``<table>_open``."""
         for name, descriptor in self.iterators.items():
             self.at_end[name] = _read_all(descriptor)
         self.iterators.clear()
+        for name in self.rings:
+            if (opened := self.maps.get(f"{name}_open")) is not None:
+                values = [opened.lookup(key) or b"" for key in opened.keys()]  # noqa: SIM118 - a method of ours, of a map of the kernel
+                cookie = struct.pack("=Q", self.cookie)
+                self.at_end[f"{name}_open"] = b"".join(value[: table(name).record_size] for value in values if value.startswith(cookie))
 
     def arm(self, pid: int) -> None:
         """Mark the launcher, so that it is recorded from its execve on."""
@@ -144,6 +155,7 @@ class Kernel:
     def close(self) -> None:
         """Give everything back."""
         self.detach()
+        self.tracepoints.close()
         for descriptor in (*self.programs.values(), *self.iterators.values()):
             os.close(descriptor)
         for one in (*self.maps.values(), *(ring for rings in self.rings.values() for ring in rings)):
@@ -184,6 +196,7 @@ def load(options: Options) -> Kernel:
     shards = min(cpus, MAX_RINGS)
     slots = {one.name: slots_of(one, options.ring_size(one), cpus) for one in recorded if not one.in_ring_buffer}
     kernel = Kernel({}, {one.name: [] for one in recorded}, slots, {}, code, cpus, secrets.randbits(64) | 1)
+    kernel.tracepoints = Tracepoints.of(options.events)
     try:
         # The kernel clears every page of a ring as it makes it, which takes as long as all the rest: side by side.
         with ThreadPoolExecutor(2) as pool:
@@ -195,7 +208,7 @@ def load(options: Options) -> Kernel:
                 _create_maps(kernel, options, 0 if shards == cpus else shards)
                 for name, array_map in arrays.items():
                     kernel.rings[name].append(array_map.result())
-                _load_programs(kernel)
+                _load_programs(kernel, options)
             finally:
                 for name, futures in pending.items():
                     # Lists grow in place, so that close() frees what was made when a later one is refused.
@@ -235,7 +248,7 @@ def _create_maps(kernel: Kernel, options: Options, shards: int) -> None:
         made["targets"].update(struct.pack("=I", pid), struct.pack("=I", 1))
 
 
-def _load_programs(kernel: Kernel) -> None:
+def _load_programs(kernel: Kernel, options: Options) -> None:
     code = kernel.code
     maps = {**kernel.maps, **{f"ring_{name}": kernel.rings[name][0] for name in kernel.slots}}
     numbers = {number: maps[spec.name].fd for number, spec in enumerate(code.maps)}
@@ -254,6 +267,9 @@ def _load_programs(kernel: Kernel) -> None:
         program = bpf.relocate(code.code[f"iterator__{name}"], numbers)
         over = code.file_iterator if name in code.over_files else code.iterator
         kernel.programs[f"iterator__{name}"] = bpf.load_program(name, program, bpf.PROG_TYPE_TRACING, bpf.ATTACH_TRACE_ITER, over)
+    if "events" in kernel.rings:
+        layout = next(number for number, spec in enumerate(code.maps) if spec.name == "events_layout")
+        kernel.tracepoints.load(options.events.events, code.code["template__event"], numbers, layout, code.sizes["events_layout"])
 
 
 def slots_of(one: Table, total: int, cpus: int) -> int:
@@ -321,7 +337,8 @@ def _fill_calls(calls: Map, options: Options) -> None:
             if not options.calls or (name, number) in options.calls:
                 info |= _LISTED
             for slot, string in enumerate(abi.strings(name, number)):
-                length = string.length_arg if string.length_arg is not None else 0
+                # fds_out has the kind 0: a length that is not 0 tells it from no string.
+                length = string.length_arg if string.length_arg is not None else int(string.kind == "fds_out")
                 info |= (string.arg | _STRING_KINDS[string.kind] << 3 | length << 5) << 8 * (slot + 1)
             infos[base + number] = info
     for number in abi.names("x32") if native == "x86_64" else ():

@@ -89,7 +89,7 @@ class Ledger:
             self._written[key] = (count + row["count"], total + row["sum"])
             self._looked = max(self._looked, row["until"])
 
-    def rows(self, now: int, closing: bool = False, skipped: Mapping[str, int] = MappingProxyType({})) -> pa.Table | None:
+    def rows(self, now: int, closing: bool = False, skipped: Mapping[tuple[str, int], int] = MappingProxyType({})) -> pa.Table | None:
         """Return what was lost since the last look, or None; the ledger is read only if a counter has moved.
 
         Parameters
@@ -101,7 +101,7 @@ class Ledger:
             bucket 0, so that counts are exact. Before, a loss that is counted may be on its way into the ledger: an
             interrupt, or a hypervisor, can stop a probe between the two for any time.
         skipped : mapping
-            By table, how often the kernel has skipped a probe of it.
+            By table and event (-1 where there are none), how often the kernel has skipped a probe.
         """
         trouble = sum(counters.trouble for counters in self._counters.values())
         if trouble == self._trouble and not closing:
@@ -118,8 +118,8 @@ class Ledger:
                 rest = lost - by_cpu.get((name, cpu), 0)
                 if rest > 0:
                     totals[LossKey(name, cpu, RING_FULL, 0, -1, 0)] = (rest, 0, self._looked, now)
-        for name, count in skipped.items():
-            totals[LossKey(name, -1, SKIPPED, 0, -1, 0)] = (count, 0, self._looked, now)
+        for (name, event), count in skipped.items():
+            totals[LossKey(name, -1, SKIPPED, 0, event, 0)] = (count, 0, self._looked, now)
         columns: dict[str, list[object]] = {column.name: [] for column in table("losses").columns}
         for key, (count, total, first, last) in sorted(totals.items()):
             old_count, old_total = self._written.get(key, (0, 0))

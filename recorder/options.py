@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
+from ringtape.recorder.events import Choice
 from ringtape.schemas.abi import syscalls as abi
 from ringtape.schemas.errors import UsageError
 from ringtape.schemas.table import Table, table, tables
@@ -98,6 +99,8 @@ class Options:
     duration: int | None = None
     wait_for_descendants: bool = True
     merge: bool = True
+    events: Choice = field(default_factory=Choice)
+    event_patterns: tuple[str, ...] = ()
 
     def ring_size(self, wanted: Table) -> int:
         """Return the bytes for the rings of a table, all CPUs together."""
@@ -108,6 +111,7 @@ class Options:
         return {
             "target": self.target.describe(),
             "syscall": list(self.call_names),
+            "event": list(self.event_patterns),
             "min_duration": self.min_duration,
             "duration": self.duration,
             "ring_size": {name: self.ring_size(table(name)) for name in self.tables if table(name).origin == "ring"},
@@ -115,8 +119,10 @@ class Options:
         }
 
 
-def choose_tables(text: str | None) -> tuple[str, ...]:
+def choose_tables(text: str | None, events: bool = False) -> tuple[str, ...]:
     """Return the tables to record: those named, the default set, or all; those that they need, and the recorder's own.
+
+    ``events`` says whether any event is named; the table ``events`` is recorded exactly then.
 
     Raises
     ------
@@ -135,6 +141,12 @@ def choose_tables(text: str | None) -> tuple[str, ...]:
                 raise UsageError(f"unknown table {name!r}", f"choose from {', '.join(rings)}, or all")
         if not chosen:
             raise UsageError("--tables names no table", f"choose from {', '.join(rings)}, or all")
+    if events:
+        chosen = [*chosen, "events"]
+    elif text == "all":
+        chosen = [name for name in chosen if name != "events"]
+    elif "events" in chosen:
+        raise UsageError("the table events without an event", "name some with --event, such as --event sched:sched_process_exit")
     needed = {need for name in chosen for need in table(name).needs}
     own = {name for name, one in tables().items() if one.origin == "recorder" and one.default}
     return tuple(sorted({*chosen, *needed, *own}))

@@ -6,11 +6,13 @@ Numbers and layout: include/uapi/linux/perf_event.h.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import platform
 import struct
 
+from ringtape.recorder import bpf
 from ringtape.schemas.errors import RecordingError
 
 TYPE_SOFTWARE, TYPE_TRACEPOINT = 1, 2
@@ -57,6 +59,29 @@ def open_event(kind: int, config: int, cpu: int, *, period: int = 0, flags: int 
         code = ctypes.get_errno()
         raise OSError(code, f"perf_event_open: {os.strerror(code)}")
     return int(result)
+
+
+def attach_program(event: int, program: int) -> int | None:
+    """Run a BPF program at each occurrence of a tracepoint, on every CPU; the event itself need not be enabled.
+
+    Returns
+    -------
+    int or None
+        A link: closing it detaches the program at once, while closing the event waits until no CPU can be inside of the
+        tracepoint (measured: 60 ms). None before Linux 5.15, where only closing the event detaches.
+
+    Raises
+    ------
+    OSError
+        With the kernel's errno.
+    """
+    try:
+        return bpf.bpf(bpf.Command.LINK_CREATE, struct.pack("=IIII", program, event, bpf.ATTACH_PERF_EVENT, 0))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    fcntl.ioctl(event, IOC_SET_BPF, program)
+    return None
 
 
 def run_program(event: int, program: int) -> None:

@@ -23,7 +23,9 @@ _MAP = re.compile(r"^MAP\((\w+),\s*(\w+),.*,\s*([^,()]+)\)\s*$", re.MULTILINE)
 _PROBE = re.compile(r"^PROBE\((\w+)\)", re.MULTILINE)
 _ITERATOR = re.compile(r"^(?:FILE_)?ITERATOR\((\w+)\)", re.MULTILINE)
 _FILE_ITERATOR = re.compile(r"^FILE_ITERATOR\((\w+)\)", re.MULTILINE)
+_TRACEPOINT = re.compile(r"^TRACEPOINT\((\w+)\)", re.MULTILINE)
 _INCLUDE = re.compile(r'^#include "(\w+\.bpf\.h)"$', re.MULTILINE)
+_VARIABLE = re.compile(r"\bPER_CPU_(\w+)")
 _MEMBER = re.compile(
     r"\b(?:READ\(\s*\w+,[^,;]+,|READ_BIT\([^,;]+,|ADDRESS\([^,;]+,)\s*(\w+)\s*,\s*(\w+)\s*\)"
     r"|\bOFFSET_([a-z][a-z0-9]*(?:_[a-z0-9]+)*)__(\w+)"
@@ -45,21 +47,23 @@ class Source:
 
     ``maps`` are numbered by their order: the bytecode names them by that number. ``probes`` maps functions to the
     tracepoints that they attach to, ``iterators`` are the names of iterators over tasks, those of ``over_files`` over their
-    open files, ``unavailable`` the tables that this kernel cannot supply, and why.
+    open files, ``unavailable`` the tables that this kernel cannot supply, and why, ``templates`` the programs that are loaded
+    once for each event.
     """
 
     text: str
     maps: tuple[MapSpec, ...]
     probes: Mapping[str, str]
     iterators: tuple[str, ...]
-    over_files: frozenset[str]
     unavailable: Mapping[str, str]
+    templates: tuple[str, ...] = ()
+    over_files: frozenset[str] = frozenset()
 
     @property
     def functions(self) -> list[str]:
         """Every function whose bytecode is wanted: programs, iterators, and those that tell the sizes of maps."""
         sizes = [f"map_{what}__{spec.name}" for spec in self.maps for what in ("key", "value")]
-        return [*self.probes, *(f"iterator__{name}" for name in self.iterators), *sizes]
+        return [*self.probes, *(f"iterator__{name}" for name in self.iterators), *(f"template__{name}" for name in self.templates), *sizes]
 
 
 def ring_tables(names: Sequence[str]) -> tuple[Table, ...]:
@@ -86,6 +90,11 @@ def members(names: Sequence[str]) -> set[tuple[str, str]]:
     """Return the (struct, member) pairs that the probes of these tables read, on this architecture or another."""
     text = "".join(_read(file) for file in _files(names))
     return {(match[1] or match[3], match[2] or match[4]) for match in _MEMBER.finditer(text) if "structure" not in match[0]}
+
+
+def variables(names: Sequence[str]) -> set[str]:
+    """Return the per-CPU variables of the kernel whose places the probes of these tables use where they are known."""
+    return {name for file in _files(names) for name in _VARIABLE.findall(_read(file))}
 
 
 def needed(names: Sequence[str], machine: str) -> set[tuple[str, str]]:
@@ -159,7 +168,7 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
         symbols |= {name: int(value) for name, value in re.findall(r"^#define (\w+) ([0-9]+)$", _read(file), re.MULTILINE)}
     maps = tuple(MapSpec(name, MapType[kind], _entries(entries, symbols)) for name, kind, entries in declared)
     tracepoints = {name for file in files for name in _PROBE.findall(_read(file))}
-    prelude = [f"#define TABLE_COUNT {len(tables())}", f"#define PAGE_BYTES {os.sysconf('SC_PAGE_SIZE')}"]
+    prelude = [f"#define TABLE_COUNT {len(tables())}", f"#define CPUS {cpus}", f"#define PAGE_BYTES {os.sysconf('SC_PAGE_SIZE')}"]
     if platform.machine() == "aarch64":
         prelude.append("#define __TARGET_ARCH_arm64 1")
     for number, table in enumerate(tables().values()):
@@ -171,6 +180,7 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
         bits = types.offsets.get((structure, member))
         if bits is not None:
             prelude += [f"#define OFFSET_{structure}__{member} {bits // 8}", f"#define BIT_{structure}__{member} {bits % 8}"]
+    prelude += [f"#define PER_CPU_{name} {offset}" for name, offset in sorted(types.variables.items()) if name in variables(names)]
     prelude += [f"#define ARGS_{name} {arguments}" for name, (_, arguments) in sorted(types.tracepoints.items()) if name in tracepoints]
     body: list[str] = []
     for file in files:
@@ -182,8 +192,9 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
                 body.append(f"MAP(counters_{table.name}, ARRAY, u32, struct counters, 0)")
     probes = {f"{file.partition('.')[0]}__{name}": name for file in files for name in _PROBE.findall(_read(file))}
     iterators = tuple(name for file in files for name in _ITERATOR.findall(_read(file)))
+    templates = tuple(name for file in files for name in _TRACEPOINT.findall(_read(file)))
     over_files = frozenset(name for file in files for name in _FILE_ITERATOR.findall(_read(file)))
-    return Source("\n".join([*prelude, *body]) + "\n", maps, probes, iterators, over_files, unavailable)
+    return Source("\n".join([*prelude, *body]) + "\n", maps, probes, iterators, unavailable, templates, over_files)
 
 
 def _entries(text: str, symbols: Mapping[str, int]) -> int:

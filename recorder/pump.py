@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringtape.recorder import merge
-from ringtape.recorder.drain import TableDrain, iterated_rows
+from ringtape.recorder.drain import TableDrain, iterated_rows, still_open
 from ringtape.recorder.kernel import PAGE, Kernel
 from ringtape.recorder.ledger import Counters, Ledger
 from ringtape.recorder.ring import open_rings
@@ -62,7 +62,7 @@ class Pump:
         self._tables = tables
         self._sealed_at = time.monotonic()
         self._quiet = True
-        self._skipped: Mapping[str, int] = {}
+        self._skipped: Mapping[tuple[str, int], int] = {}
         self.sources: list[Source] = []
         self._cost = _Cost(sum(ring.size for drain in drains for ring in drain.rings))
         self._upkeep = Upkeep(writer, tables, lambda: self._quiet)
@@ -71,8 +71,6 @@ class Pump:
     def start(cls, path: Path, folder: int, kernel: Kernel, header: Header, existing: NDArray[np.void]) -> Pump:
         """Begin the trace and start the thread beside the drain."""
         header = replace(header, tools={**header.tools, "numpy": np.__version__, "pyarrow": pa.__version__})
-        # Before the header says that the recording has begun: what is open already is then known to the probes.
-        found = {name: kernel.run_prepared(f"{name}_attach") for name in kernel.rings}
         writer = TraceWriter.create(path, folder)
         writer.begin(header)
         counters = {name: Counters(kernel.maps[f"counters_{name}"]) for name in kernel.rings}
@@ -83,7 +81,7 @@ class Pump:
         pump = cls(writer, drains, counters, ledger, [table(name) for name in header.tables])
         if "processes" in kernel.rings:
             pump.add(table("processes"), iterated_rows(table("processes"), existing))
-        pump.add_iterated(found)
+        pump._add_iterated(kernel.at_start, "attach")
         pump._upkeep.start()
         return pump
 
@@ -103,10 +101,11 @@ class Pump:
             lost = self._counters[to.name].lost if to.name in self._counters else 0
             self.writer.seal(to, [rows], {}, lost)
 
-    def add_iterated(self, found: Mapping[str, bytes]) -> None:
-        """Seal what the tables' iterators ``<table>_attach`` or ``<table>_detach`` tell of the threads or files that there are."""
-        for name, records in found.items():
-            self.add(table(name), iterated_rows(table(name), np.frombuffer(records, record_dtype(table(name)))))
+    def _add_iterated(self, written: Mapping[str, bytes], when: str) -> None:
+        """Seal what the tables' iterators ``<table>_attach`` or ``<table>_detach`` wrote."""
+        for drain in self.drains:
+            records = np.frombuffer(written.get(f"{drain.table.name}_{when}", b""), record_dtype(drain.table))
+            self.add(drain.table, iterated_rows(drain.table, records))
 
     def step(self) -> None:
         """Seal what is due: every second, and a table whose ring is a quarter full."""
@@ -147,7 +146,10 @@ class Pump:
         self._upkeep.stop()
         self._skipped = kernel.skipped()
         self._seal_all(closing=True)
-        self.add_iterated({name: kernel.at_end.get(f"{name}_detach", b"") for name in kernel.rings})
+        self._add_iterated(kernel.at_end, "detach")
+        for one in (drain.table for drain in self.drains):
+            opened = np.frombuffer(kernel.at_end.get(f"{one.name}_open", b""), record_dtype(one))
+            self.add(one, iterated_rows(one, still_open(opened, detached_at)))
         self.close_trace(end, reason, exit_status, detached_at, merged)
 
     def close_trace(

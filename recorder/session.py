@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from ringtape.recorder import journal as journals
 from ringtape.recorder import kernel as kernels
+from ringtape.recorder.descriptors import Descriptor, descriptor_rows, descriptors
 from ringtape.recorder.folder import create_folder
 from ringtape.recorder.journal import Journal
 from ringtape.recorder.kernel import PAGE, Kernel
@@ -31,6 +32,7 @@ from ringtape.recorder.progress import Progress
 from ringtape.schemas import manifest as manifests
 from ringtape.schemas.abi.syscalls import native_abi
 from ringtape.schemas.errors import RecordingError
+from ringtape.schemas.events import describe_events
 from ringtape.schemas.manifest import Clock, Header
 from ringtape.schemas.table import table
 from ringtape.schemas.units import format_size
@@ -113,12 +115,15 @@ class Session:
             if journal:
                 undo.callback(journal.remove)
             kernel.attach()
+            self._warn(kernel)
             existing = kernels.existing(kernel, self._options)
-            for name in kernel.code.iterators:
-                if name != "attach":
-                    kernel.prepare_iterator(name)
+            opened = descriptors(self._options.target, launcher.pid if launcher else None)
             if launcher:
                 kernel.arm(launcher.pid)
+            kernel.look_at_the_start()  # the launcher is armed: the command inherits its descriptors
+            for name in kernel.code.iterators:
+                if name.endswith("_detach"):
+                    kernel.prepare_iterator(name)
             # numpy and pyarrow come in after the privileges are given up: no library that size ever runs with them.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             import_while_readable(self._user, "ringtape.recorder.pump")
@@ -129,7 +134,7 @@ class Session:
             # All of this before the command runs: the drain is there for its first call, however busy the machine is, and a
             # recorder that is killed from here on leaves a trace that names its rings.
             header = self._header(kernel, journal, reason, time.clock_gettime_ns(time.CLOCK_MONOTONIC))
-            pump = self._start(folder, kernel, header, existing)
+            pump = self._start(folder, kernel, header, existing, opened)
             undo.callback(pump.discard)
             if launcher:
                 if self._signal:
@@ -138,17 +143,24 @@ class Session:
             undo.pop_all()
         return self._record(kernel, journal, folder, pump, launcher)
 
-    def _start(self, folder: int, kernel: Kernel, header: Header, existing: bytes) -> Pump:
+    def _warn(self, kernel: Kernel) -> None:
+        """Say at once which events will be missing: hours later it would be too late."""
+        for name, reason in kernel.tracepoints.refused if not self._quiet else ():
+            self._progress.note(f"{name} is not recorded: {reason}")
+
+    def _start(self, folder: int, kernel: Kernel, header: Header, existing: bytes, opened: list[Descriptor]) -> Pump:
         from ringtape.recorder.drain import existing_records
         from ringtape.recorder.pump import Pump
 
         records = existing_records(existing if "processes" in kernel.rings else b"", self._options.target)
         try:
-            return Pump.start(self._path, os.dup(folder), kernel, header, records)
+            pump = Pump.start(self._path, os.dup(folder), kernel, header, records)
+            pump.add(table("descriptors"), descriptor_rows(opened))
         except OSError as error:
             raise RecordingError(
                 f"{self._path}: {os.strerror(error.errno or 0).lower()}; nothing was recorded", "make room and record again"
             ) from None
+        return pump
 
     def _remove_folder(self, descriptor: int) -> None:
         """Take back the folder of a recording that did not begin."""
@@ -199,6 +211,7 @@ class Session:
             attached_at=attached_at,
             journal=str(journal.path) if journal else "",
             rings={name: kernel.ring_bytes(name) for name in kernel.rings},
+            events=describe_events([event for event in self._options.events.events if event.id in kernel.tracepoints.attached]),
         )
 
     def _record(self, kernel: Kernel, journal: Journal | None, folder: int, pump: Pump, launcher: Launcher | None) -> Outcome:

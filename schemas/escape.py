@@ -10,6 +10,7 @@ _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
     "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f\\\\]"
 )
+_STEERING = re.compile(_UNSAFE.pattern.replace("\\\\", ""))
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\", "\x1b": "\\x1b", "\0": "\\0"}
 
 
@@ -35,3 +36,12 @@ def escape(value: str | bytes) -> str:
     """
     text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
     return _UNSAFE.sub(_replace, text)
+
+
+def harmless(text: str) -> str:
+    r"""Return a text for people with whatever could steer a terminal shown as an escape; what `escape` returned stays as it is.
+
+    >>> harmless(escape("a\\b")), harmless("\x1b]0;x")
+    ('a\\\\b', '\\x1b]0;x')
+    """
+    return _STEERING.sub(_replace, text)

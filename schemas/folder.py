@@ -20,9 +20,11 @@ from ringtape.schemas.table import Table, tables
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PART_NAME = re.compile(r"([a-z][a-z0-9_]{0,31})/([0-9]{6,12})\.parquet")
+TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+PART_NAME = re.compile(rf"({TABLE_NAME.pattern})/([0-9]{{6,12}})\.parquet")
 MANIFEST_LIMIT = 1 << 30
 """A manifest larger than this is refused: a month of recording makes a few hundred megabytes at the very most."""
+_FORGED = "what wrote the trace is not ringtape, or has a fault"
 
 State = Literal["recording", "complete", "interrupted", "failed", "recovered", "unfinished"]
 """How a trace ended: as its footer says; without a footer ``recording`` while a recorder holds it, else ``unfinished``."""
@@ -62,7 +64,7 @@ class TraceFolder:
         for part in parsed.parts:
             match = PART_NAME.fullmatch(part.file)
             if match is None or match[1] != part.table:
-                raise TraceError(f"{folder / manifests.FILE}: {part.file!r} is no name for a part of table {part.table!r}")
+                raise TraceError(f"{folder / manifests.FILE}: {part.file!r} is no name for a part of table {part.table!r}", _FORGED)
         state: State
         state = parsed.footer.end if parsed.footer is not None else "recording" if held else "unfinished"  # type: ignore[assignment]
         return cls(folder, parsed, state)
@@ -132,23 +134,13 @@ class TraceFolder:
         TraceError
             If hash, schema, row count or a page checksum is not right.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from ringtape.schemas.part_file import open_part
 
         self.check(part)
         if part.table not in tables():
             raise TraceError(f"{self.path_of(part)}: this ringtape knows no table {part.table!r}", "use a newer ringtape")
-        table = tables()[part.table]
-        try:
-            with open(self.open_part(part), "rb") as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
-                check_schema(file.schema_arrow, table, self.header.tables[part.table], self.path_of(part))
-                wanted = [column.name for column in table.columns] if columns is None else columns
-                rows = file.read(columns=wanted)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise TraceError(f"{self.path_of(part)}: unreadable as Parquet: {' '.join(str(error).split())[:200]}") from None
-        if rows.num_rows != part.rows:
-            raise TraceError(f"{self.path_of(part)}: {rows.num_rows} rows where the manifest says {part.rows}")
-        return rows
+        with open_part(self, part) as file:
+            return file.read(columns)
 
 
 def check_schema(actual: pa.Schema, table: Table, version: str, path: Path) -> None:
@@ -158,7 +150,7 @@ def check_schema(actual: pa.Schema, table: Table, version: str, path: Path) -> N
     from ringtape.schemas.arrow import arrow_schema
 
     wanted = arrow_schema(table)
-    newer = _minor(version) > _minor(table.version)
+    newer = is_newer(version, table)
     head = pa.schema(list(actual)[: len(wanted)]) if newer else actual
     if not head.equals(wanted, check_metadata=False):
         names = [field.name for field in actual]
@@ -170,14 +162,17 @@ def check_schema(actual: pa.Schema, table: Table, version: str, path: Path) -> N
         raise TraceError(f"{path}: says it is {stated!r} where the header says {table.name}@{version}")
 
 
-def _minor(version: str) -> int:
-    return int(version.split(".")[1])
+def is_newer(version: str, table: Table) -> bool:
+    """Whether a version of a table is newer than the one that this program knows: it may have more columns, and more codes."""
+    return int(version.split(".")[1]) > int(table.version.split(".")[1])
 
 
 def _check_version(folder: Path, name: str, version: str) -> None:
     where = folder / manifests.FILE
+    if TABLE_NAME.fullmatch(name) is None:
+        raise TraceError(f"{where}: {name!r:.60} is no name for a table", _FORGED)
     if re.fullmatch(r"[0-9]{1,6}\.[0-9]{1,6}", version) is None:
-        raise TraceError(f"{where}: table {name!r} has the version {version!r:.40}, which is no version")
+        raise TraceError(f"{where}: table {name!r} has the version {version!r:.40}, which is no version", _FORGED)
     known = tables().get(name)
     if known is not None and version.split(".")[0] != known.version.split(".")[0]:
         raise TraceError(f"{where}: {name}@{version} is not a version that this ringtape reads ({known.schema_id})", "use a newer ringtape")

@@ -15,10 +15,14 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from ringtape.schemas.errors import TraceError
+from ringtape.schemas.events import parse_events
 
 FORMAT = "ringtape-trace"
-VERSION = "1.0"
+VERSION = "1.1"
 FILE = "manifest.jsonl"
+
+_DAMAGED = "the file was damaged, or changed after it was written: restore it from a copy"
+_FORGED = "its checksum is right, so this is no damage: what wrote it is not ringtape, or has a fault"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,8 @@ class Header:
 
     ``tables`` maps each table to its ``major.minor`` version; ``journal`` is the folder of bpffs in which the rings are
     pinned, or empty; ``rings`` maps each ring table to the bytes of each of its rings; ``attached_at`` is the
-    CLOCK_MONOTONIC time in ns from which calls are complete. Strings that are not UTF-8 are held with surrogate
-    escapes.
+    CLOCK_MONOTONIC time in ns from which calls are complete; ``events`` describes the recorded tracepoints (since 1.1, see
+    `schemas.events`). Strings that are not UTF-8 are held with surrogate escapes.
     """
 
     type: ClassVar[str] = "header"
@@ -63,6 +67,7 @@ class Header:
     attached_at: int
     journal: str = ""
     rings: Mapping[str, int] = field(default_factory=dict)
+    events: Mapping[str, Any] = field(default_factory=dict)
     format: str = FORMAT
     version: str = VERSION
 
@@ -176,30 +181,32 @@ def parse(data: bytes, name: str) -> Manifest:
         line, previous = _decode(raw, previous, where)
         size += len(raw) + 1
         if footer is not None:
-            raise TraceError(f"{where}: a line after the footer")
+            raise TraceError(f"{where}: a line after the footer", _FORGED)
         if isinstance(line, Header):
             if header is not None:
-                raise TraceError(f"{where}: a second header")
+                raise TraceError(f"{where}: a second header", _FORGED)
             header = line
         elif header is None:
-            raise TraceError(f"{where}: the first line is not a header")
+            raise TraceError(f"{where}: the first line is not a header", _FORGED)
         elif isinstance(line, Part):
             if line.table not in header.tables:
-                raise TraceError(f"{where}: part of table {line.table!r}, which the header does not name")
+                raise TraceError(f"{where}: part of table {line.table!r}, which the header does not name", _FORGED)
             if line.file in parts or line.file in replaced:
-                raise TraceError(f"{where}: part {line.file!r} stands twice")
+                raise TraceError(f"{where}: part {line.file!r} stands twice", _FORGED)
             for old in line.replaces:
                 if old not in parts or parts[old].table != line.table:
-                    raise TraceError(f"{where}: replaces {old!r}, which is no standing part of {line.table}")
+                    raise TraceError(f"{where}: replaces {old!r}, which is no standing part of {line.table}", _FORGED)
                 del parts[old]
                 replaced.add(old)
             for ring, (start, end) in ((int(ring), span) for ring, span in line.rings.items()):
                 expected = rings.setdefault(line.table, {}).get(ring, 0)
                 if start != expected or end < start:
-                    raise TraceError(f"{where}: ring {ring} goes from {start} to {end}, but {expected} is where the part before ended")
+                    raise TraceError(f"{where}: ring {ring} goes from {start} to {end}, but {expected} is where the part before ended", _FORGED)
                 rings[line.table][ring] = end
             parts[line.file] = line
         else:
+            for table in {*line.rows, *line.lost, *line.attempted} - {*header.tables}:
+                raise TraceError(f"{where}: a total of table {table!r:.60}, which the header does not name", _FORGED)
             footer = line
     if header is None:
         raise TraceError(f"{name} is empty", "the recording ended before it began, or this is no trace folder")
@@ -212,7 +219,9 @@ def _whole_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _decode(raw: bytes, previous: str, where: str) -> tuple[Line, str]:
     try:
-        body = json.loads(raw)
+        body = json.loads(raw, parse_int=_int64)
+    except OverflowError:
+        raise TraceError(f"{where}: holds an integer of more than 64 bits", _FORGED) from None
     except (ValueError, RecursionError):
         raise TraceError(f"{where}: not JSON", "the file is damaged, or not a ringtape manifest") from None
     if not isinstance(body, dict) or not isinstance(total := body.pop("sum", None), str):
@@ -224,16 +233,24 @@ def _decode(raw: bytes, previous: str, where: str) -> tuple[Line, str]:
         expected = _checksum(previous, {"type": kind, **body})
         written = _canonical({"type": kind, **body, "sum": total}).encode() == raw
     except ValueError:
-        raise TraceError(f"{where}: holds a number that JSON does not have") from None
+        raise TraceError(f"{where}: holds a number that JSON does not have", _FORGED) from None
     except RecursionError:
         raise TraceError(f"{where}: nested too deeply", "the file is damaged, or not a ringtape manifest") from None
     if total != expected:
-        raise TraceError(f"{where}: checksum {total:.16} where {expected} was expected", "a line was changed, removed or moved")
+        raise TraceError(
+            f"{where}: checksum {total:.16} where {expected} was expected", "a line was changed, removed or moved: restore the file from a copy"
+        )
     if not written:  # the same values in other bytes: what the checksum cannot see
-        raise TraceError(f"{where}: not the canonical JSON of its values", "the line was changed")
+        raise TraceError(f"{where}: not the canonical JSON of its values", _DAMAGED)
     if not isinstance(kind, str) or kind not in _TYPES:
         raise TraceError(f"{where}: unknown line type {kind!r:.60}", "the trace was written by a newer ringtape")
     return _build(_TYPES[kind], body, where), total
+
+
+def _int64(digits: str) -> int:
+    if len(digits) > 20 or not -(1 << 63) <= (value := int(digits)) < 1 << 63:
+        raise OverflowError(digits[:30])
+    return value
 
 
 def _refuse_foreign(body: Mapping[str, Any], where: str) -> None:
@@ -265,36 +282,72 @@ _CHECKS: Mapping[str, Any] = {
 }
 
 
+_TIME = 1 << 62
+"""ns: 146 years. Sums and differences of two times fit into 64 bits."""
+_COUNT = 1 << 56
+"""Three years of 640 million events a second; the totals of all tables fit into 64 bits."""
+_SIZE = 1 << 40
+"""Bytes, or rows, of one part or ring: the parts of the longest manifest fit into 64 bits."""
+_SECONDS = 10**9
+_LIMITS: Mapping[type, Mapping[str, int]] = {
+    Clock: {"mono": _TIME, "wall": _TIME, "boot": _TIME},
+    Header: {"attached_at": _TIME, "rings": _SIZE},
+    Part: {"rows": _SIZE, "bytes": _SIZE, "min_ts": _TIME, "max_ts": _TIME, "lost": _COUNT},
+    Footer: {"detached_at": _TIME, "filtered": _COUNT, "rows": _COUNT, "lost": _COUNT, "attempted": _COUNT, "cost": _COUNT},
+}
+"""What no number of a recording exceeds; none is negative. What analyses compute from them then cannot overflow."""
+_SINCE: Mapping[tuple[type, str], int] = {(Header, "events"): 1}
+"""Minor versions before which a line does not have a member."""
+
+
 def _build(kind: type[Any], body: Mapping[str, Any], where: str) -> Any:
     """Make the dataclass, every value checked against its annotation; columns of newer minor versions are passed over."""
     values: dict[str, Any] = {}
     for spec in fields(kind):
+        if spec.name not in body and (since := _SINCE.get((kind, spec.name))) and int(body["version"].split(".")[1]) < since:
+            continue
         if spec.name not in body:
-            raise TraceError(f"{where}: {kind.__name__.lower()} without {spec.name!r}")
+            raise TraceError(f"{where}: {kind.__name__.lower()} without {spec.name!r}", _FORGED)
         value = body[spec.name]
         if spec.type == "Clock" and isinstance(value, dict):
             value = _build(Clock, value, where)
         elif spec.type == "list[Probe]" and isinstance(value, list) and all(isinstance(item, dict) for item in value):
             value = [_build(Probe, item, where) for item in value]
         elif spec.type not in _CHECKS or not _CHECKS[str(spec.type)](value):
-            raise TraceError(f"{where}: {spec.name!r} of the {kind.__name__.lower()} is {_shown(value)}, not {spec.type}")
+            raise TraceError(f"{where}: {spec.name!r} of the {kind.__name__.lower()} is {_shown(value)}, not {spec.type}", _FORGED)
         values[spec.name] = value
-    if kind is Part and (min(values["rows"], values["bytes"], values["lost"]) < 0 or values["min_ts"] > values["max_ts"]):
-        raise TraceError(f"{where}: the part has a negative size or count, or ends before it begins")
-    if kind is Footer and values["end"] not in ENDS:
-        raise TraceError(f"{where}: end {values['end']!r} is not one of {', '.join(ENDS)}")
+    for name, limit in _LIMITS.get(kind, {}).items():
+        for key, number in _numbers(name, values[name]):
+            most = _SECONDS if key.endswith("_seconds") else limit
+            if not 0 <= number <= most:
+                raise TraceError(f"{where}: {name!r} of the {kind.__name__.lower()} holds {number}, not 0 to {most}", _FORGED)
+    if kind is Part and values["min_ts"] > values["max_ts"]:
+        raise TraceError(f"{where}: the part ends at {values['max_ts']}, before it begins at {values['min_ts']}", _FORGED)
+    if kind is Header:
+        try:
+            parse_events(values.get("events", {}))
+        except ValueError as error:
+            raise TraceError(f"{where}: 'events' of the header: {error}", _FORGED) from None
     if kind is Footer:
-        _check_totals(values, where)
+        _check_footer(values, where)
     return kind(**values)
 
 
-def _check_totals(values: Mapping[str, Any], where: str) -> None:
-    by_cpu = values["attempted"].values()
-    for cpu in (cpu for counts in by_cpu for cpu in counts):
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Yield the numbers of a value, each with the innermost key that it stands under."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _numbers(key, item)
+    else:
+        yield name, value
+
+
+def _check_footer(values: Mapping[str, Any], where: str) -> None:
+    if values["end"] not in ENDS:
+        raise TraceError(f"{where}: end {values['end']!r:.60} is not one of {', '.join(ENDS)}", "the trace was written by a newer ringtape")
+    for cpu in (cpu for counts in values["attempted"].values() for cpu in counts):
         if _RING.fullmatch(cpu) is None or int(cpu) >= 1 << 15:
-            raise TraceError(f"{where}: {_shown(cpu)} in 'attempted' of the footer is no CPU")
-    if any(count < 0 for counts in (values["rows"], values["lost"], *by_cpu) for count in counts.values()):
-        raise TraceError(f"{where}: a total of the footer is negative")
+            raise TraceError(f"{where}: {_shown(cpu)} in 'attempted' of the footer is no CPU", _FORGED)
 
 
 def _shown(value: Any) -> str:

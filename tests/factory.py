@@ -96,7 +96,7 @@ def make(
             end=end,
             reason="",
             exit_status=0,
-            rows={name: len(content) for name, content in kept.items()},
+            rows={name: len(content) for name, content in kept.items() if name in first.tables},
             lost=_totals(kept["losses"]),
             attempted=attempted,
             filtered=0,
@@ -164,6 +164,8 @@ def _number(name: str, rows: list[dict[str, Any]], ledger: dict[tuple[Any, ...],
     for row in sorted(rows, key=lambda row: row["ts"] + row.get("dur", 0)):
         if row["seq"] is None:
             row["seq"] = following[row["cpu"]]
+        if row["seq"] < 0:  # from an iterator: no attempt
+            continue
         following[row["cpu"]] = max(following[row["cpu"]], row["seq"] + 1)
         if row.get("lost"):
             duration = row.get("dur", 0) if row.get("kind", 0) == 0 else 0

@@ -6,10 +6,12 @@ from typing import Literal
 
 import polars as pl
 
+from ringtape.analysis.events import named_events
 from ringtape.analysis.ledger import NO_STORAGE, RING_FULL
 from ringtape.analysis.naming import syscall_label
 from ringtape.analysis.registry import Result, analysis
 from ringtape.analysis.trace import Trace
+from ringtape.schemas.escape import escape
 from ringtape.schemas.table import table as declared
 
 _UNREADABLE, _SKIPPED = 2, 3
@@ -19,7 +21,7 @@ _UNREADABLE, _SKIPPED = 2, 3
     tables=("losses",),
     groups=(
         Result("cpu", pl.Int16, "CPU on which the records were made"),
-        Result("syscall", pl.String, "system call; null for tables that have none"),
+        Result("syscall", pl.String, "system call, or tracepoint of the table events; null for tables that have none"),
     ),
     columns=(
         Result("table", pl.String, "table"),
@@ -62,7 +64,7 @@ def loss(trace: Trace, *, by: Literal["cpu", "syscall"] = "cpu") -> pl.DataFrame
     --------
     >>> from ringtape.analysis.analyses.loss import loss
     >>> loss(getfixture("example_trace")).select("table", "cpu", "attempted", "recorded", "lost").rows()
-    [('processes', 0, 2, 2, 0), ('syscalls', 0, 5, 5, 0)]
+    [('paths', 0, 2, 2, 0), ('processes', 0, 2, 2, 0), ('syscalls', 0, 5, 5, 0)]
     """
     ledger = trace.scan("losses")
     keys = ["table", "cpu"] if by == "cpu" else ["table", "nr", "abi"]
@@ -83,12 +85,16 @@ def loss(trace: Trace, *, by: Literal["cpu", "syscall"] = "cpu") -> pl.DataFrame
     if by == "cpu":
         rows = rows.join(_attempted(trace), on=keys, how="full", coalesce=True, nulls_equal=True)
     else:
-        rows = rows.with_columns(pl.lit(None, pl.Int64).alias("attempted"), syscall_label(trace.header.abi))
+        event = pl.when(pl.col("nr") >= 0).then(named_events(trace.events, "nr"))
+        label = pl.when(pl.col("table") == "events").then(event).otherwise(syscall_label(trace.header.abi))
+        rows = rows.with_columns(pl.lit(None, pl.Int64).alias("attempted"), label.alias("syscall"))
     numbers = ("recorded", "lost", "time", "no_storage", "unreadable", "skipped")
     rows = rows.with_columns(pl.col(numbers).fill_null(0)).with_columns(
         (pl.col("attempted") - pl.col("recorded") - pl.col("lost")).alias("unaccounted"),
         pl.when(pl.col("recorded") + pl.col("lost") > 0).then(pl.col("lost") / (pl.col("recorded") + pl.col("lost"))).otherwise(0.0).alias("share"),
     )
+    # Every other text is bytes, and escaped where it is decoded; this one a trace may hold as it likes.
+    rows = rows.with_columns(pl.col("table").map_elements(escape, return_dtype=pl.String))
     return rows.drop([key for key in keys if key in ("nr", "abi")]).sort("table", by, nulls_last=True)
 
 
@@ -98,6 +104,11 @@ def _recorded(trace: Trace, keys: list[str]) -> list[pl.DataFrame]:
     for name in trace.tables:
         table = declared(name)
         columns = {column.name for column in table.columns}
+        if name == "events" and "nr" in keys:
+            rows = (
+                trace.scan(name).group_by(pl.col("event").alias("nr"), pl.lit(0, pl.Int8).alias("abi")).agg(pl.len().cast(pl.Int64).alias("recorded"))
+            )
+            counts.append(trace.collect(rows).select(pl.lit(name).alias("table"), *keys[1:], "recorded"))
         if table.origin == "ring" and set(keys) - {"table"} <= columns:
             rows = trace.scan(name).filter(pl.col("seq") >= 0).group_by(keys[1:]).agg(pl.len().cast(pl.Int64).alias("recorded"))
             counts.append(trace.collect(rows).select(pl.lit(name).alias("table"), *keys[1:], "recorded"))

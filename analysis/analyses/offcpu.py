@@ -10,7 +10,7 @@ from ringtape.analysis.order_statistics import bounded_quantiles
 from ringtape.analysis.registry import Result, analysis
 from ringtape.analysis.schedule import OFF, SLEEP, STOPPED, UNINTERRUPTIBLE, lives, segments, stays
 from ringtape.analysis.threads import GROUPS, KEYS, By, named
-from ringtape.analysis.time_ledger import reason
+from ringtape.analysis.time_ledger import BATCH, reason
 from ringtape.analysis.trace import Trace
 
 _STATES = {SLEEP: "interruptible", UNINTERRUPTIBLE: "uninterruptible", STOPPED: "stopped", OFF: "unknown"}
@@ -87,8 +87,20 @@ def _in_calls(trace: Trace, away: pl.DataFrame, threads: pl.DataFrame) -> pl.Dat
     if "syscalls" not in trace.tables or not len(away):
         return away.with_columns(nothing)
     placed = away.join(threads.select("thread", "tid", "begin"), on="thread", maintain_order="left").sort("start")
-    calls = trace.collect(trace.scan("syscalls").select("tid", "ts", (pl.col("ts") + pl.col("dur")).alias("over"), "nr", "abi", "kind")).sort("ts")
+    calls = _that_blocked(trace, placed)
     found = placed.join_asof(calls, left_on="start", right_on="ts", by="tid", check_sortedness=False)
     # A call without a return lasts until its thread ends.
     inside = pl.col("over").is_not_null() & ((pl.col("over") >= pl.col("start")) | ((pl.col("kind_right") == 1) & (pl.col("ts") >= pl.col("begin"))))
     return found.with_columns(pl.when(inside).then(pl.col(name)).alias(name) for name in ("nr", "abi")).select(*away.columns, "nr", "abi")
+
+
+def _that_blocked(trace: Trace, placed: pl.DataFrame) -> pl.DataFrame:
+    """Return the calls during which their thread left its CPU: few of many, found a batch at a time."""
+    wanted = trace.scan("syscalls").select("tid", "ts", (pl.col("ts") + pl.col("dur")).alias("over"), "nr", "abi", "kind")
+    starts = placed.select("tid", "start").sort("start")
+    found = [trace.collect(wanted.slice(0, 0))]
+    for at in range(0, trace.rows("syscalls"), BATCH):
+        batch = trace.collect(wanted.slice(at, BATCH)).sort("ts")
+        batch = batch.join_asof(starts, left_on="ts", right_on="start", by="tid", strategy="forward", check_sortedness=False)
+        found.append(batch.filter((pl.col("start") <= pl.col("over")) | (pl.col("kind") == 1)).drop("start"))
+    return pl.concat(found).sort("ts")

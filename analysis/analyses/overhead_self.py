@@ -57,7 +57,7 @@ def overhead_self(trace: Trace) -> pl.DataFrame:
     --------
     >>> from ringtape.analysis.analyses.overhead_self import overhead_self
     >>> overhead_self(getfixture("example_trace")).select("rows", "lost").rows()
-    [(7, 0)]
+    [(9, 0)]
     """
     busy = (pl.col("utime") + pl.col("stime")) / pl.col("interval")
     totals = trace.collect(
@@ -83,7 +83,7 @@ def overhead_self(trace: Trace) -> pl.DataFrame:
             "user": user,
             "system": system,
             "share_cpu": cpu / elapsed if cpu is not None and elapsed else None,
-            "startup": max(0, sum(total) - cpu) if len(total) == 2 and cpu is not None else None,
+            "startup": max(0, sum(total) - max(0, cpu)) if len(total) == 2 and cpu is not None else None,
             "busiest": totals["busiest"],
             "rows": rows,
             "rows_per_cpu_second": rows / cpu * 1e9 if cpu else None,
@@ -93,6 +93,6 @@ def overhead_self(trace: Trace) -> pl.DataFrame:
             "disk": disk,
             "bytes_per_row": disk / rows if rows else None,
             "written": totals["written"] if seen else None,
-            "lost": sum(trace.lost().values()),
+            "lost": sum(count for table, count in trace.lost().items() if table in trace.tables),
         }
     )

@@ -14,6 +14,9 @@ from ringtape.analysis.registry import Result, analysis
 from ringtape.analysis.trace import Trace
 from ringtape.analysis.words import words
 from ringtape.schemas.abi.errors import signal_name
+from ringtape.schemas.errors import TraceError
+from ringtape.schemas.part_file import LARGEST
+from ringtape.schemas.units import format_size
 
 EXISTING, FORK, EXEC, EXIT, RENAME = range(5)
 
@@ -25,14 +28,14 @@ EXISTING, FORK, EXEC, EXIT, RENAME = range(5)
         Result("process", pl.Int32, "process number"),
         Result("parent", pl.Int32, "process number of the parent", wide=True),
         Result("depth", pl.Int32, "generations below the first process of the tree"),
-        Result("start", pl.Int64, "when the process was made, or first seen", "time", detail=True),
+        Result("start", pl.Int64, "when the process was made, or first seen: the beginning of its first event or call", "time", detail=True),
         Result("lifetime", pl.Int64, "from there to its end; null while the end was not seen", "ns"),
         Result("exit", pl.String, "exit code, or the name of the signal that ended it; null while the end was not seen"),
         Result("exit_code", pl.Int32, "exit code; null where a signal ended it", detail=True),
         Result("exit_signal", pl.Int32, "number of the signal that ended it; 0 if none did", detail=True),
         Result("threads", pl.Int64, "threads that were seen", "count"),
         Result("calls", pl.Int64, "its recorded calls; null without the table syscalls", "count"),
-        Result("time", pl.Int64, "time inside them, summed over threads", "ns"),
+        Result("time", pl.Int64, "time inside them, summed over threads: more than the lifetime where several wait at once", "ns"),
         Result("errors", pl.Int64, "those that failed", "count"),
         Result("cpu", pl.Int64, "CPU time of its threads that have ended", "ns", wide=True),
         Result("maxrss", pl.Int64, "largest resident set; null while the end was not seen", "bytes"),
@@ -77,7 +80,9 @@ def processes(trace: Trace) -> pl.DataFrame:
     ).sort("ts", "seq")  # fmt: skip
     lives = _lives(events)
     rows = lives.join(_calls(trace, lives), on="life", how="full", coalesce=True)
-    rows = rows.with_columns(pl.coalesce("pid", "orphan").alias("pid")).drop("orphan")
+    # The recorded command is first seen when its exec succeeds, some time after the call was entered: that call is its own.
+    birth = pl.when(pl.col("birth").is_not_null()).then(pl.min_horizontal("birth", "entered")).alias("birth")
+    rows = rows.with_columns(pl.coalesce("pid", "orphan").alias("pid"), birth).drop("orphan", "entered")
     if "syscalls" in trace.tables:
         rows = rows.with_columns(pl.col("calls", "time", "errors").fill_null(0))
     arguments = _arguments(trace, lives)
@@ -138,7 +143,7 @@ def _lives(events: pl.DataFrame) -> pl.DataFrame:
 
 def _calls(trace: Trace, lives: pl.DataFrame) -> pl.DataFrame:
     """Count each process's calls; processes that no event names get numbers below 0."""
-    columns = {"life": pl.Int32, "orphan": pl.Int32, "calls": pl.Int64, "time": pl.Int64, "errors": pl.Int64}
+    columns = {"life": pl.Int32, "orphan": pl.Int32, "calls": pl.Int64, "time": pl.Int64, "errors": pl.Int64, "entered": pl.Int64}
     if "syscalls" not in trace.tables:
         return pl.DataFrame(schema=columns)
     calls = trace.scan("syscalls").filter(pl.col("kind") != CHILD)
@@ -146,6 +151,7 @@ def _calls(trace: Trace, lives: pl.DataFrame) -> pl.DataFrame:
         pl.len().cast(pl.Int64).alias("calls"),
         pl.col("dur").sum().alias("time"),
         is_error().sum().cast(pl.Int64).alias("errors"),
+        pl.col("ts").min().alias("entered"),
     )
     codes = InForce.of(lives["pid"].to_numpy(), lives["seen"].to_numpy(), lives["life"].to_numpy())
     again = sorted(lives.filter(pl.col("pid").is_duplicated())["pid"].unique())
@@ -177,6 +183,9 @@ def _arguments(trace: Trace, lives: pl.DataFrame) -> pl.DataFrame:
     """Return the arguments of the last exec of each process."""
     execs = trace.scan("processes").filter(pl.col("kind") == EXEC)
     last = trace.collect(execs.group_by("pid", "start").agg(pl.col("argv").max_by("ts"), pl.col("cut").max_by("ts")))
+    size = int(last["argv"].bin.size().cast(pl.Int64).sum())
+    if size > LARGEST:
+        raise TraceError(f"{trace.path}: the arguments of {len(last)} processes take {format_size(size)}", "ringtape writes no such trace")
     texts = [_words(argv, cut) for argv, cut in last.select("argv", "cut").iter_rows()]
     named = last.select("pid", "start", pl.Series("argv", texts, pl.String))
     return lives.select("life", "pid", "start").join(named, on=["pid", "start"]).select("life", "argv")

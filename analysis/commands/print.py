@@ -1,7 +1,9 @@
-r"""Print a trace's calls and process events line by line, as strace would.
+r"""Print a trace's calls, process events and tracepoints line by line, as strace would.
 
 Times in text are seconds since the recording began; --time wall prints UTC, --time mono the clock of the tables.
-Process events (+++ ... +++) stand among the calls unless --syscall, --min-duration or --failed selects calls.
+Process events and tracepoints (+++ ... +++) stand among the calls unless --syscall, --min-duration or --failed selects
+calls, or --event tracepoints. Where a tracepoint was not met in a task's own context, it is said ([softirq] and so on):
+thread and process are then those that were interrupted.
 In JSON lines a string of the kernel is an object: "value" is the exact string if its bytes are UTF-8; otherwise "value"
 shows it with \xNN escapes and "hex" holds the exact bytes. Nothing stored is left out.
 """
@@ -12,6 +14,7 @@ import argparse
 import sys
 
 from ringtape.schemas.errors import UsageError
+from ringtape.schemas.escape import escape
 from ringtape.schemas.units import parse_duration
 
 _END_OF_TIME = (1 << 63) - 1
@@ -22,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (__doc__ or "").partition("\n\n")[2].replace("%", "%%")
     parser.add_argument("trace", metavar="TRACE", help="the folder that `ringtape record` made")
     parser.add_argument("--syscall", metavar="NAMES", action="append", default=[], help="only these calls, separated by commas")
+    parser.add_argument(
+        "--event", metavar="NAMES", action="append", default=[], help="only these tracepoints, separated by commas; globs such as 'sched:*'"
+    )
     parser.add_argument("--process", metavar="PID|COMM", action="append", default=[], help="only this process, or those with this command name")
     parser.add_argument("--thread", metavar="TID", action="append", default=[], help="only this thread")
     parser.add_argument(
@@ -40,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ringtape.analysis.decode.lines import FORMATS, Clock
     from ringtape.analysis.decode.select import Selection, select
+    from ringtape.schemas.events import parse_events
     from ringtape.schemas.folder import TraceFolder
 
     if args.limit is not None and args.limit < 0:
@@ -56,19 +63,29 @@ def run(args: argparse.Namespace) -> int:
         until=until,
         min_duration=parse_duration(args.min_duration) if args.min_duration else 0,
         failed=args.failed,
+        events=_words(args.event),
+        recorded=parse_events(header.events),
     )
     lines = FORMATS[args.format](Clock(args.time, header.attached_at, header.clock.wall - header.clock.mono))
     if lines.header:
         _write([lines.header])
     left = args.limit
+    found = False
     for block in select(folder, selection, lines):
         chunk = block if left is None else list(islice(block, left))
         _write(chunk)
+        found = True
         if left is not None:
             left -= len(chunk)
             if not left:
                 break
+    if not found:
+        print(f"ringtape: note: {escape(args.trace)}: {'no row is as selected' if _selects(args) else 'there are no rows'}", file=sys.stderr)
     return 0
+
+
+def _selects(args: argparse.Namespace) -> bool:
+    return bool(args.syscall or args.process or args.thread or args.between or args.min_duration or args.failed)
 
 
 def _words(given: list[str]) -> list[str]:

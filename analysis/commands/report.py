@@ -20,6 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from ringtape.analysis import report
     from ringtape.analysis.trace import open as open_trace
     from ringtape.schemas.errors import UsageError
+    from ringtape.schemas.escape import escape
 
     if args.top < 0:
         raise UsageError(f"--top is {args.top}", "give a number of lines, or 0 for all")
@@ -33,9 +34,10 @@ def run(args: argparse.Namespace) -> int:
         drawn = pictures.draw(trace)
         if args.pictures is not None:
             for path in pictures.save(drawn, args.pictures):
-                print(path, file=sys.stderr)
+                print(escape(str(path)), file=sys.stderr)
         if args.html is not None:
             from ringtape.analysis.page import write_page
 
             write_page(content, drawn, args.html)
+            print(escape(args.html), file=sys.stderr)
     return 0

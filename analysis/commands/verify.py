@@ -21,6 +21,8 @@ def run(args: argparse.Namespace) -> int:
     for problem in found.problems:
         print(f"{escape(problem.where)}: {escape(problem.reason)}")
     count = len(found.problems)
-    verdict = "nothing is wrong" if not count else f"{count} {'problem' if count == 1 else 'problems'}"
+    verdict = (
+        f"{count} {'problem' if count == 1 else 'problems'}" if count else "nothing is wrong" if found.parts else "nothing is wrong with the manifest"
+    )
     print(f"{escape(args.trace)}: {found.parts:,} parts, {found.rows:,} rows checked: {verdict}")
     return 1 if count else 0

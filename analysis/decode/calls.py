@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Final, NamedTuple
@@ -15,14 +16,14 @@ from ringtape.schemas.abi.syscalls import Argument, names, signature
 
 RETURNED, NO_RETURN, AT_ATTACH, UNFINISHED, CHILD, INTERCEPTED = range(6)
 """Codes of ``syscalls.kind``."""
-PATH, SOCKADDR, ARGV = range(3)
+PATH, SOCKADDR, DESCRIPTORS, ARGV = range(4)
 """What a string is: the codes of ``paths.kind``, and the argument list of an exec."""
 _HEX_RESULTS: Final = frozenset(("mmap", "mmap2", "brk", "mremap", "shmat", "map_shadow_stack"))
 _TIMEOUTS: Final = frozenset(("poll", "ppoll", "ppoll_time64", "select", "_newselect", "pselect6", "pselect6_time64"))
 
 
 class Text(NamedTuple):
-    """What an argument points at, as recorded: ``kind`` is PATH, SOCKADDR or ARGV."""
+    """What an argument points at, as recorded: ``kind`` is PATH, SOCKADDR, DESCRIPTORS or ARGV."""
 
     kind: int
     value: bytes
@@ -155,7 +156,14 @@ def _fill(shown: list[str], texts: Sequence[Texts | None], index: int, kind: str
             shown[row] = _text(text)
 
 
+def descriptors(text: Text) -> tuple[int, ...]:
+    """Return the descriptors that a call gave back."""
+    return tuple(found for (found,) in struct.iter_unpack("<i", text.value[: len(text.value) & ~3]))
+
+
 def _text(text: Text) -> str:
     if text.kind == SOCKADDR:
         return sockaddr(text.value)
+    if text.kind == DESCRIPTORS:
+        return f"[{', '.join(map(str, descriptors(text)))}]"
     return argv(text.value, text.cut) if text.kind == ARGV else quoted(text.value, text.cut)

@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from ringtape.analysis.decode import calls as decode
+from ringtape.analysis.decode import tracepoints
 from ringtape.analysis.decode.events import KINDS, event
+from ringtape.analysis.decode.tracepoints import Occurrences
 from ringtape.schemas.abi.errors import errno_name
 from ringtape.schemas.columns import ABI
 from ringtape.schemas.escape import escape
@@ -24,7 +26,7 @@ CSV_COLUMNS: Final = (
     "text",
 )
 _KINDS: Final = dict(table("syscalls").column("kind").values)
-_STRINGS: Final = ("path", "sockaddr", "argv")
+_STRINGS: Final = ("path", "sockaddr", "descriptors", "argv")
 _to_json: Final[Callable[[str], str]] = json.encoder.encode_basestring_ascii
 
 
@@ -136,6 +138,11 @@ class TextLines:
         """Return the line of a process event."""
         return f"{row['tid']:<6} {self._clock(row['ts'])} {event(row)}"
 
+    def tracepoints(self, found: Occurrences) -> list[str]:
+        """Return a line per occurrence."""
+        rows = zip(found.columns["tid"], self._clock.texts(found.columns["ts"]), tracepoints.texts(found), strict=True)
+        return [f"{tid:<6} {time} {text}" for tid, time, text in rows]
+
 
 def _lasted(kind: int, dur: int) -> str:
     # A call that does not return has no duration that would mean anything; strace shows none either.
@@ -184,6 +191,17 @@ class JsonLines:
                 body[name] = json_string(value.split(b"\0", 1)[0] if name == "comm" else value) if isinstance(value, bytes) else value
         return json.dumps(body | {"text": event(row)}, separators=(",", ":"))
 
+    def tracepoints(self, found: Occurrences) -> list[str]:
+        """Return a line per occurrence of a tracepoint; bytes that are no characters are in hexadecimal."""
+        lines = []
+        texts = {field.name for field in found.event.fields if field.text or field.string >= 0}
+        for body, time, text in zip(tracepoints.describe(found), self._clock.texts(found.columns["ts"]), tracepoints.texts(found), strict=True):
+            for name, value in body["fields"].items():
+                if isinstance(value, bytes):
+                    body["fields"][name] = json_string(value) if name in texts else {"hex": value.hex()}
+            lines.append(json.dumps(body | {"time": time, "text": text}, separators=(",", ":")))
+        return lines
+
 
 def json_string(value: bytes) -> dict[str, str]:
     r"""Return a string of the kernel as JSON can hold it without loss.
@@ -199,7 +217,7 @@ def json_string(value: bytes) -> dict[str, str]:
 
 def _string(arg: int, text: decode.Text) -> dict[str, Any]:
     body: dict[str, Any] = {"arg": arg, "kind": _STRINGS[text.kind] if 0 <= text.kind < len(_STRINGS) else str(text.kind)}
-    body |= json_string(text.value)
+    body |= {"value": list(decode.descriptors(text))} if text.kind == decode.DESCRIPTORS else json_string(text.value)
     return body | {"cut": True} if text.cut else body
 
 
@@ -237,6 +255,13 @@ class CsvLines:
         out = io.StringIO()
         csv.writer(out, lineterminator="").writerow(known.get(name, "") for name in CSV_COLUMNS)
         return out.getvalue()
+
+    def tracepoints(self, found: Occurrences) -> list[str]:
+        """Return a line per occurrence of a tracepoint."""
+        own = [found.columns[name] for name in ("ts", "pid", "tid", "cpu", "seq")]
+        rows = zip(*own, self._clock.texts(found.columns["ts"]), tracepoints.texts(found), strict=True)
+        empty = "," * (len(CSV_COLUMNS) - CSV_COLUMNS.index("seq") - 1)
+        return [f"{found.event.name},{ts},{time},,{pid},{tid},{cpu},{seq}{empty}{_csv(text)}" for ts, pid, tid, cpu, seq, time, text in rows]
 
 
 def _csv(text: str) -> str:

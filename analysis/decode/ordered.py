@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ringtape.schemas.arrow import arrow_schema
-from ringtape.schemas.errors import TraceError
-from ringtape.schemas.folder import TraceFolder, check_schema
+from ringtape.schemas.folder import TraceFolder
 from ringtape.schemas.manifest import Part
+from ringtape.schemas.part_file import open_part
 from ringtape.schemas.table import table as declared
 
 BATCH = 1 << 16
@@ -90,6 +88,14 @@ class Ordered:
             self._rest = None
         return pa.concat_tables(taken) if taken else self.empty()
 
+    def end(self) -> int | None:
+        """Return the last ``ts`` of the rows that come next, None after the last ones."""
+        if self._source is None:
+            self._source = self.batches()
+        if self._rest is None:
+            self._rest = next(self._source, None)
+        return None if self._rest is None else int(self._rest["ts"][-1].as_py())
+
     def _late(self) -> pa.Table:
         found = []
         cut = _before_all()
@@ -115,19 +121,11 @@ class Ordered:
         return arrow_schema(self._table).empty_table()
 
     def _read(self, part: Part) -> Iterator[pa.Table]:
-        path = self._folder.path_of(part)
         if part.file not in self._checked:
             self._folder.check(part)
             self._checked.add(part.file)
-        names = [column.name for column in self._table.columns]
-        schema = arrow_schema(self._table)
-        try:
-            with os.fdopen(self._folder.open_part(part), "rb") as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
-                check_schema(file.schema_arrow, self._table, self._folder.header.tables[part.table], path)
-                for batch in file.iter_batches(BATCH, columns=names):
-                    yield pa.Table.from_batches([batch]).cast(schema)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise TraceError(f"{path}: unreadable as Parquet: {' '.join(str(error).split())[:200]}") from None
+        with open_part(self._folder, part) as file:
+            yield from file.batches(BATCH)
 
 
 def _end(part: Part) -> tuple[int, int]:

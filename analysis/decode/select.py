@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,21 @@ from ringtape.analysis.decode.calls import RETURNED, Text
 from ringtape.analysis.decode.events import EXEC, exec_text
 from ringtape.analysis.decode.lines import ABIS, Calls, Lines
 from ringtape.analysis.decode.ordered import Ordered
+from ringtape.analysis.decode.tracepoints import occurrences
+from ringtape.analysis.events import matching
 from ringtape.analysis.in_force import CommandsInForce
 from ringtape.schemas.abi import syscalls as abis
 from ringtape.schemas.abi.errors import MAX_ERRNO
 from ringtape.schemas.arrow import arrow_schema
 from ringtape.schemas.errors import UsageError
+from ringtape.schemas.events import Event, parse_events
 from ringtape.schemas.folder import TraceFolder
 from ringtape.schemas.table import table as declared
 
 Mask = npt.NDArray[np.bool_]
 _AFTER = 10**10
 """How far beyond the window exec events are looked for whose call began within it, in ns."""
+_NEVER = -(1 << 63)
 _EXECS = {"execve": 1, "execveat": 2}
 
 
@@ -40,6 +45,7 @@ class Selection:
     until: int
     min_duration: int
     failed: bool
+    events: frozenset[int] = frozenset()
 
     @classmethod
     def of(
@@ -53,13 +59,15 @@ class Selection:
         until: int,
         min_duration: int,
         failed: bool,
+        events: Sequence[str] = (),
+        recorded: Mapping[str, Event] = MappingProxyType({}),
     ) -> Selection:
         """Read the filters as they stand on the command line.
 
         Raises
         ------
         UsageError
-            If there is no such call, or a thread is no number.
+            If there is no such call, a thread is no number, or an event was not recorded.
         """
         bad = [word for word in threads if not word.isdigit()]
         if bad:
@@ -73,12 +81,25 @@ class Selection:
             until,
             min_duration,
             failed,
+            frozenset(recorded[name].id for pattern in events for name in _events(recorded, pattern)),
         )
 
     @property
     def of_calls(self) -> bool:
         """Whether calls were selected by what they are, so that process events are not wanted."""
         return bool(self.calls or self.min_duration or self.failed)
+
+    @property
+    def of_events(self) -> bool:
+        """Whether tracepoints were selected by their names, so that nothing else is wanted unless it was selected too."""
+        return bool(self.events)
+
+
+def _events(recorded: Mapping[str, Event], pattern: str) -> list[str]:
+    found = matching(list(recorded), pattern)
+    if not found:
+        raise UsageError(f"event {pattern!r} was not recorded", f"the trace holds {', '.join(recorded) or 'no events'}")
+    return found
 
 
 def _numbers(native: str, name: str) -> list[tuple[int, int]]:
@@ -103,7 +124,9 @@ class _Printer:
     def __init__(self, folder: TraceFolder, selection: Selection, lines: Lines) -> None:
         self._folder, self._selection, self._lines = folder, selection, lines
         since, until = selection.since, selection.until
-        self._calls = Ordered(folder, "syscalls", since, until)
+        self._calls = Ordered(folder, "syscalls", since, until if selection.of_calls or not selection.of_events else _NEVER)
+        self._occurrences = Ordered(folder, "events", since, until if selection.of_events or not selection.of_calls else _NEVER)
+        self._described = {event.id: event for event in parse_events(folder.header.events).values()}
         self._strings = Ordered(folder, "paths", since, until)
         self._events = Ordered(folder, "processes", since, min(until, (1 << 63) - 1 - _AFTER) + _AFTER)
         self._pending: list[dict[str, Any]] = []
@@ -116,14 +139,14 @@ class _Printer:
         return CommandsInForce.of(pa.concat_tables([empty, *(self._folder.read(part, wanted).cast(empty.schema) for part in parts)]))
 
     def blocks(self) -> Iterator[list[str]]:
-        for batch in self._calls.batches():
-            last = int(batch["ts"][-1].as_py())
-            strings = self._strings.take(last)
+        while ends := [end for end in (self._calls.end(), self._occurrences.end()) if end is not None]:
+            last = min(ends)
+            batch, strings = self._calls.take(last), self._strings.take(last)
             wanted = batch.filter(pa.array(self._wanted_calls(batch)))
-            block = self._block(wanted, strings, last)
+            block = self._block(wanted, strings, self._occurrences.take(last), last)
             if block:
                 yield block
-        block = self._block(self._calls.empty(), self._strings.empty(), self._selection.until - 1)
+        block = self._block(self._calls.empty(), self._strings.empty(), self._occurrences.empty(), self._selection.until - 1)
         if block:
             yield block
 
@@ -153,22 +176,37 @@ class _Printer:
             mask &= (ret >= -MAX_ERRNO) & (ret < 0)
         return mask
 
-    def _block(self, rows: pa.Table, strings: pa.Table, last: int) -> list[str]:
-        """Return the lines of these calls, and of the process events up to a time."""
+    def _block(self, rows: pa.Table, strings: pa.Table, events: pa.Table, last: int) -> list[str]:
+        """Return the lines of these calls and tracepoints, and of the process events up to a time."""
         columns = {name: rows[name].to_numpy() for name in rows.column_names}
         texts = _texts(strings) if rows.num_rows else {}
         self._look_up_execs(columns, texts, last)
         shown = self._call_lines(columns, texts)
         due = [row for row in self._pending if row["ts"] <= last]
         self._pending = self._pending[len(due) :]
-        if self._selection.of_calls or not due:
+        times, lines = self._occurrence_lines(events)
+        if due and not (self._selection.of_calls or self._selection.of_events):
+            chosen = self._who(pa.Table.from_pylist(due, arrow_schema(declared("processes"))))
+            due = [row for row, wanted in zip(due, chosen, strict=True) if wanted]
+            times = np.concatenate([times, np.array([row["ts"] for row in due], np.int64)])
+            lines = np.concatenate([lines, np.array([self._lines.event(row) for row in due], object)])
+            order = np.argsort(times, kind="stable")
+            times, lines = times[order], lines[order]
+        if not len(lines):
             return shown.tolist()  # type: ignore[no-any-return]
-        chosen = self._who(pa.Table.from_pylist(due, arrow_schema(declared("processes"))))
-        due = [row for row, wanted in zip(due, chosen, strict=True) if wanted]
-        announced = np.array([self._lines.event(row) for row in due], object)
         # What a call does happens after the call was entered: its line comes first.
-        places = np.searchsorted(columns["ts"], [row["ts"] for row in due], "right")
-        return np.insert(shown, places, announced).tolist()
+        return np.insert(shown, np.searchsorted(columns["ts"], times, "right"), lines).tolist()
+
+    def _occurrence_lines(self, rows: pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_]]:
+        """Return the times and lines of the wanted tracepoints, in time order as the rows are."""
+        mask = self._who(rows)
+        if self._selection.events:
+            mask &= np.isin(rows["event"].to_numpy(), list(self._selection.events))
+        rows = rows.filter(pa.array(mask))
+        lines = np.empty(rows.num_rows, object)
+        for found in occurrences(rows, self._described):
+            lines[found.rows] = np.array(self._lines.tracepoints(found), object)
+        return rows["ts"].to_numpy(), lines
 
     def _look_up_execs(self, columns: dict[str, npt.NDArray[Any]], texts: dict[tuple[int, int], dict[int, Text]], last: int) -> None:
         """Give successful execve calls the argument lists that their exec events recorded."""

@@ -135,13 +135,15 @@ def percentiles(frame: pl.DataFrame, *, most: int = LINES, note: str = "") -> Fi
         return figure
 
 
-def heat_map(frame: pl.DataFrame, *, note: str = "") -> Figure:
+def heat_map(frame: pl.DataFrame, *, title: str = "Latency over time", what: str = "calls", note: str = "") -> Figure:
     """Draw how many calls took how long, over time.
 
     Parameters
     ----------
     frame : DataFrame
         Result of `distributions.latency_over_time`.
+    title, what : str
+        What the picture shows, and what is counted.
     note : str
         What is to be said below the picture.
 
@@ -150,7 +152,7 @@ def heat_map(frame: pl.DataFrame, *, note: str = "") -> Figure:
     Figure
         x: time since the probes were attached; y: latency, logarithmic; colour: calls, logarithmic.
     """
-    with figure_with_axes("Latency over time", note) as (figure, axes):
+    with figure_with_axes(title, note) as (figure, axes):
         if not len(frame):
             say_nothing(axes)
             return figure
@@ -175,7 +177,7 @@ def heat_map(frame: pl.DataFrame, *, note: str = "") -> Figure:
         axes.set_ylim(edges[0], edges[-1])
         axes.set(xlabel=f"time since the start ({unit})", ylabel="latency")
         bar = figure.colorbar(mesh, ax=axes, pad=0.02)
-        bar.set_label(f"calls per {short_time(width)}")
+        bar.set_label(f"{what} per {short_time(width)}")
         bar.outline.set_visible(False)
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         bar.ax.yaxis.set_minor_formatter(NullFormatter())

@@ -15,6 +15,7 @@ Examples:
   sudo ringtape record -- tar cf /tmp/x.tar /usr/include
   sudo ringtape record --pid 1234 --duration 10s -o server.trace
   sudo ringtape record --all --syscall fsync,fdatasync --min-duration 1ms
+  sudo ringtape record --event 'signal:*,sched:sched_process_exit' -- make
 
 The command runs as the user who called sudo, with his environment, and its exit status is passed on.
 Ctrl-C ends the recording; the trace is complete up to then.
@@ -38,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--all", action="store_true", help="every thread of the machine but the recorder's own")
     what.add_argument("--tables", metavar="LIST", help=f"tables to record, or all (default: {default})")
     what.add_argument("--syscall", action="append", default=[], metavar="LIST", help="only these system calls")
+    what.add_argument(
+        "--event",
+        action="append",
+        default=[],
+        metavar="LIST",
+        help="tracepoints, such as sched:sched_process_exit or 'signal:*' (see `ringtape events`)",
+    )
     what.add_argument("--min-duration", metavar="TIME", default="0", help="only calls that take at least this long, such as 10ms")
     how = parser.add_argument_group("how")
     how.add_argument("--duration", metavar="TIME", help="end the recording after this time")
@@ -56,6 +64,7 @@ def _costs(rings: list[Table]) -> str:
 def run(args: argparse.Namespace) -> int:
     """Record and return the command's exit status."""
     _occupy_standard_streams()
+    from ringtape.recorder.events import choose_events
     from ringtape.recorder.launcher import exit_as
     from ringtape.recorder.options import Options, Target, check_cgroup, check_comms, check_pids, check_uids, choose_calls, choose_tables
     from ringtape.recorder.session import Session, default_output, parse_ring_sizes
@@ -74,7 +83,10 @@ def run(args: argparse.Namespace) -> int:
         cgroup=check_cgroup(args.cgroup) if args.cgroup else None,
         everything=args.all,
     )
-    chosen = choose_tables(args.tables)
+    events = [name for value in args.event for name in value.split(",") if name]
+    if args.event and not events:
+        raise UsageError("--event names no event", "name some, such as sched:sched_process_exit; `ringtape events` lists them")
+    chosen = choose_tables(args.tables, bool(events))
     names = [name for value in args.syscall for name in value.split(",") if name]
     if args.syscall and not names:
         raise UsageError("--syscall names no system call", "name some, such as read,write; without --syscall all are recorded")
@@ -90,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
         duration=parse_duration(args.duration) if args.duration else None,
         wait_for_descendants=not args.no_wait,
         merge=not args.no_merge,
+        events=choose_events(events),
+        event_patterns=tuple(events),
     )
     if options.duration == 0:
         raise UsageError("--duration 0 records nothing", "give it a time such as 10s, or leave it out")

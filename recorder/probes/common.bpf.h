@@ -4,6 +4,8 @@
  * PROBE(tracepoint)      a typed raw tracepoint program; ctx[i] is the tracepoint's argument i
  * ITERATOR(name)         a task iterator program; ctx[0] is its meta data, ctx[1] the task, 0 after the last one
  * FILE_ITERATOR(name)    the same for each open file of each process: ctx[2] the descriptor, ctx[3] the file
+ * TRACEPOINT(name)       a classic tracepoint program, loaded once for each event (recorder/events.py); ctx is the event's record
+ * PER_CPU_name           where a per-CPU variable of the kernel lies in a CPU's area, if the kernel's types tell
  * MAP(name, KIND, key, value, entries)   a map; recorder/program.py learns the sizes from the code of map_key__*, map_value__*
  * READ(type, pointer, struct, member)    a direct read that the verifier checks against the kernel's own types
  * ARGS_tracepoint        how many arguments the tracepoint has on this kernel: newer ones have more
@@ -14,6 +16,7 @@
 #define PROBE__(file, tracepoint) int file##__##tracepoint(u64 *ctx)
 #define ITERATOR(name) int iterator__##name(u64 *ctx)
 #define FILE_ITERATOR(name) ITERATOR(name)
+#define TRACEPOINT(name) int template__##name(u64 *ctx) /* BCC loads what is called tracepoint__ */
 #define MAP(name, kind, key, value, entries)                     \
   int map_key__##name(u64 *ctx) { return sizeof(key); }          \
   int map_value__##name(u64 *ctx) { return sizeof(value); }
@@ -158,7 +161,7 @@ INLINE void lose(u8 table, u8 cause, u8 abi, s32 nr, u64 duration, u64 time) {
     if (!loss) return; /* the ledger is full: counters.lost still counts it */
   }
   if (!loss->count) loss->first = time;
-  __sync_fetch_and_add(&loss->count, 1); /* an interrupt may lose a record in between */
+  __sync_fetch_and_add(&loss->count, 1); /* an interrupt may lose a record of the same kind in between */
   __sync_fetch_and_add(&loss->sum, duration);
   loss->last = time;
 }

@@ -1,5 +1,6 @@
 /* String arguments, read where the calls are: the functions are used by the programs of syscalls.bpf.c. */
 
+#define STRING_DESCRIPTORS 0
 #define STRING_PATH 1
 #define STRING_SOCKADDR_IN 2
 #define STRING_SOCKADDR_OUT 3
@@ -30,7 +31,7 @@ INLINE int emit_string(u64 task, struct task_state *state, u32 string) {
     length = got - 1;
     cut = length == STRING_MAX - 1;
   } else {
-    u64 claimed = state->args[string >> 5 & 7];
+    u64 claimed = kind == STRING_DESCRIPTORS ? 2 * sizeof(s32) : state->args[string >> 5 & 7];
     if (kind == STRING_SOCKADDR_OUT) {
       u32 value = 0;
       if (!claimed) return 1;
@@ -54,7 +55,7 @@ INLINE int emit_string(u64 task, struct task_state *state, u32 string) {
   record->cpu = cpu;
   record->abi = state->abi;
   record->arg = string & 7;
-  record->kind = kind != STRING_PATH;
+  record->kind = kind == STRING_DESCRIPTORS ? 2 : kind != STRING_PATH;
   record->cut = cut;
   record->reserved0[0] = record->reserved0[1] = 0;
   ONE_REGISTER(length);
@@ -68,12 +69,15 @@ INLINE int emit_string(u64 task, struct task_state *state, u32 string) {
   return 1;
 }
 
+/* Whether the kernel fills it in. */
+INLINE int given_back(u32 string) { return (string >> 3 & 3) == STRING_SOCKADDR_OUT || (string >> 3 & 3) == STRING_DESCRIPTORS; }
+
 /* A page of a freshly started program may not be there yet; a program may not fault it in, the call itself will. */
 INLINE void strings_at_enter(u64 task, struct task_state *state, u32 strings) {
 #pragma unroll
   for (int i = 0; i < 3; i++) {
     u32 string = strings >> 8 * i & 255;
-    if (string && (string >> 3 & 3) != STRING_SOCKADDR_OUT && !emit_string(task, state, string)) state->unread |= 1 << i;
+    if (string && !given_back(string) && !emit_string(task, state, string)) state->unread |= 1 << i;
   }
 }
 
@@ -81,7 +85,7 @@ INLINE void strings_at_exit(u64 task, struct task_state *state, u32 strings, s64
 #pragma unroll
   for (int i = 0; i < 3; i++) {
     u32 string = strings >> 8 * i & 255;
-    int out = (string >> 3 & 3) == STRING_SOCKADDR_OUT;
+    int out = given_back(string);
     if (!string || (out ? ret < 0 : !(state->unread & 1 << i) && !CONFIG->min_duration)) continue;
     /* A pointer that the call itself found bad is no loss. */
     if (emit_string(task, state, string) || ret == -EFAULT) continue;

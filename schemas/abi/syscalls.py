@@ -38,11 +38,12 @@ class StringArgument(NamedTuple):
     """An argument that points at a string worth recording.
 
     ``arg`` is its index. A ``path`` ends with NUL; a ``sockaddr_in`` is given with its length in argument ``length_arg``;
-    a ``sockaddr_out`` is filled in by the kernel, which writes the length to where argument ``length_arg`` points.
+    a ``sockaddr_out`` is filled in by the kernel, which writes the length to where argument ``length_arg`` points; a
+    ``fds_out`` is filled in with two descriptors.
     """
 
     arg: int
-    kind: Literal["path", "sockaddr_in", "sockaddr_out"]
+    kind: Literal["path", "sockaddr_in", "sockaddr_out", "fds_out"]
     length_arg: int | None
 
 
@@ -140,7 +141,7 @@ def arity(abi: str, nr: int) -> int:
 
 
 def strings(abi: str, nr: int) -> tuple[StringArgument, ...]:
-    """Return the arguments of a system call that point at file names and socket addresses, at most 3."""
+    """Return the arguments of a system call that point at file names, socket addresses and pairs of descriptors, at most 3."""
     found = []
     types = [argument.type for argument in signature(abi, nr) or ()]
     for index, kind in enumerate(types):
@@ -150,6 +151,8 @@ def strings(abi: str, nr: int) -> tuple[StringArgument, ...]:
             found.append(StringArgument(index, "sockaddr_in", types.index("addrlen")))
         elif kind == "sockaddr_out":
             found.append(StringArgument(index, "sockaddr_out", types.index("addrlen_ptr")))
+        elif kind == "fds_out":
+            found.append(StringArgument(index, "fds_out", None))
     return tuple(found[:STRINGS_LIMIT])
 
 

@@ -94,14 +94,14 @@ analyses (each with --format table|csv|json|parquet|markdown):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status: 0, 1 for an error, 2 for usage, 130 when interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # An encoding without the micro sign, say, must not end a report half-way.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         status = _dispatch(arguments)
-        if sys.stdout is not None:  # None: the caller closed it
-            sys.stdout.flush()
+        sys.stdout.flush()
         return status
     except UsageError as error:
         return _complain(error, USAGE)
@@ -117,6 +117,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_output()
         name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         return _complain(RingtapeError(f"{name}{(error.strerror or str(error)).lower()}"), FAILURE)
+
+
+def _replace_closed_streams() -> None:
+    """Put the null device where the caller closed a stream (`>&-`): else the next file that is opened gets its number, and its output."""
+    for number, (name, flags) in enumerate((("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY))):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, flags)
+            if null != number:
+                os.dup2(null, number, inheritable=False)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "w" if flags else "r", encoding="utf-8", closefd=False))
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -159,8 +170,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _discard_output() -> None:
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except (OSError, ValueError):
         # What is still buffered would fail again while the interpreter ends.
         with suppress(OSError, ValueError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
-from ringtape.analysis.decode.calls import ARGV, CHILD, NO_RETURN, PATH, SOCKADDR, UNFINISHED, Text, call, result
+from ringtape.analysis.decode.calls import ARGV, CHILD, DESCRIPTORS, NO_RETURN, PATH, SOCKADDR, UNFINISHED, Text, call, result
 from ringtape.analysis.decode.events import event
 from ringtape.analysis.decode.lines import json_string, plain
 from ringtape.analysis.decode.sockaddr import sockaddr
@@ -166,3 +168,10 @@ def test_process_events(row: dict[str, object], expected: str) -> None:
 def test_strings_in_json_keep_every_byte() -> None:
     assert json_string("caf\u00e9 \\x41\n".encode()) == {"value": "caf\u00e9 \\x41\n"}
     assert json_string(b"\xff\\") == {"value": "\\xff\\\\", "hex": "ff5c"}
+
+
+def test_descriptors_that_a_call_gave_back_stand_in_brackets():
+    pair = Text(DESCRIPTORS, struct.pack("<ii", 3, 40))
+    assert call("x86_64", 293, [0x1000, 0o2000000, 0, 0, 0, 0], {0: pair}) == "pipe2([3, 40], O_CLOEXEC)"
+    assert call("x86_64", 53, [1, 1, 0, 0x1000, 0, 0], {3: pair}) == "socketpair(AF_UNIX, SOCK_STREAM, 0, [3, 40])"
+    assert call("x86_64", 22, [0, 0, 0, 0, 0, 0]) == "pipe(NULL)"

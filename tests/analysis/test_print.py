@@ -188,3 +188,11 @@ def test_the_words_of_a_script_are_not_passed_off_as_those_of_the_call(tmp_path:
 def test_a_trace_without_calls_prints_its_process_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace = factory.make(tmp_path / "x.trace", processes=[{"kind": 3, "exit_code": 1, "pid": 7}])
     assert lines(capsys, trace) == ["7      0.000000 +++ exited with 1 +++"]
+
+
+def test_a_selection_without_a_row_is_said(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["print", str(trace), "--process", "999999"]) == 0
+    written = capsys.readouterr()
+    assert (written.out, written.err) == ("", f"ringtape: note: {trace}: no row is as selected\n")
+    assert main(["print", str(trace), "--limit", "0"]) == 0
+    assert capsys.readouterr().err == ""

@@ -112,3 +112,13 @@ def test_ten_thousand_generations_are_a_tree_too(folder: Path) -> None:
 def test_without_calls_recorded_their_number_is_unknown_and_not_zero(folder: Path) -> None:
     path = make(folder, header={"tables": {"processes": "1.0"}}, processes=[event(0, FORK, 5, 1)])
     assert processes(ringtape.open(path)).select("calls", "time").rows() == [(None, None)]
+
+
+def test_the_exec_that_a_command_begins_with_is_part_of_its_lifetime(folder: Path) -> None:
+    path = make(
+        folder,
+        processes=[{"ts": T0 + 900, "kind": 2, "pid": 7}, {"ts": T0 + 5000, "kind": 3, "pid": 7, "group_dead": 1}],
+        syscalls=[{"ts": T0 + 100, "dur": 1000, "nr": 59, "pid": 7}, {"ts": T0 + 1100, "dur": 3900, "nr": 231, "pid": 7, "kind": 1}],
+    )
+    ((start, lifetime, time),) = processes(ringtape.open(path)).select("start", "lifetime", "time").rows()
+    assert (start, lifetime, time) == (T0 + 100, 4900, 4900)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import ringtape
 from ringtape.analysis.analyses.syscall_mix import syscall_mix
-from ringtape.schemas.errors import RingtapeError
+from ringtape.schemas.errors import RingtapeError, UsageError
 from tests.factory import HEADER, T0, make
 
 NAMES = {0: "read", 1: "write", 257: "openat"}
@@ -115,3 +115,14 @@ def test_a_table_that_was_not_recorded_is_named(folder: Path) -> None:
         syscall_mix(trace)
     assert "--tables syscalls" in str(caught.value.hint)
     assert HEADER.tables == {}
+
+
+def test_a_call_by_a_negative_number_has_a_name(folder: Path) -> None:
+    trace = ringtape.open(make(folder, syscalls=[{"pid": 7, "nr": -1, "ret": -38}, {"pid": 7, "nr": -1, "abi": 2, "ret": -38}]))
+    assert sorted(syscall_mix(trace)["syscall"]) == ["unknown (-1)", "unknown (-1)@i386"]
+
+
+@pytest.mark.parametrize(("by", "what"), [("syscall,syscall", "by names 'syscall' twice"), ((), "by names nothing")])
+def test_what_cannot_be_grouped_by_is_said(folder: Path, by: str, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        syscall_mix(ringtape.open(make(folder, syscalls=[])), by=by)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from ringtape.analysis import verification
 from ringtape.analysis.verification import Verification, verify
 from ringtape.schemas.arrow import arrow_schema
 from ringtape.schemas.folder import TraceFolder
-from ringtape.schemas.manifest import Footer, Line, Part
+from ringtape.schemas.manifest import Clock, Footer, Line, Part
 from ringtape.schemas.table import table
 from tests.factory import T0, make, to_arrow, write_manifest, write_part
 
@@ -173,6 +173,87 @@ def test_times_and_rows_of_the_manifest_are_compared(folder: Path) -> None:
     ((where, reason),) = found(path)
     assert where == "syscalls/000000.parquet"
     assert reason.startswith(f"ts goes from {T0} to {T0 + 990} where")
+
+
+SECOND = 10**9
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"kind": 99}, f"kind holds 99, which {table('syscalls').schema_id} does not have"),
+        ({"kind": -1}, f"kind holds -1, which {table('syscalls').schema_id} does not have"),
+        ({"abi": 0}, f"abi holds 0, which {table('syscalls').schema_id} does not have"),
+        ({"pid": -1, "tid": 1}, "a negative process"),
+        ({"tid": -1}, "a negative thread"),
+        ({"dur": -1}, "a negative duration"),
+        ({"cpu": -1}, "a negative CPU"),
+        ({"cpu": -2, "seq": -1}, "a negative CPU"),
+        ({"ts": T0 + 10 * SECOND}, f"ts {T0 + 10 * SECOND} is after the recording, which ended at {T0 + SECOND}"),
+        ({"ts": T0 + 10 * SECOND, "seq": -1, "cpu": -1}, f"ts {T0 + 10 * SECOND} is after the recording, which ended at {T0 + 4 * SECOND}"),
+        ({"ts": 5}, f"ts 5 is long before the recording, which began at {200 * T0}"),
+    ],
+)
+def test_a_row_that_no_recording_has_is_found(folder: Path, row: dict[str, int], reason: str) -> None:
+    # The header's time is late enough for a time long before it to be a time at all.
+    late = {"header": {"attached_at": 200 * T0}, "footer": {"detached_at": 200 * T0}} if "long before" in reason else {}
+    rest = {"footer": {"clock": Clock(T0 + 4 * SECOND, 0, 0)}} if "seq" in row else {"footer": {"attempted": {}}} if "cpu" in row else {}
+    path = make(folder, syscalls=[{"pid": 1, **row}], **late, **rest)
+    assert ("syscalls/000000.parquet", reason) in found(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "reason"),
+    [
+        ("losses", {"table": "syscalls", "cause": 1, "count": -1}, "a negative count"),
+        ("losses", {"table": "syscalls", "cause": 1, "sum": -1}, "a negative sum"),
+        ("losses", {"table": "syscalls", "cause": 99}, "cause holds 99, which losses@"),
+        ("recorder", {"interval": -1}, "a negative interval"),
+        ("processes", {"pid": 7, "kind": 3, "stime": -1}, "a negative CPU time"),
+    ],
+)
+def test_a_row_of_another_table_that_no_recording_has_is_found(folder: Path, name: str, row: dict[str, Any], reason: str) -> None:
+    assert [where for where, said in found(make(folder, **{name: [row]})) if said.startswith(reason)] == [f"{name}/000000.parquet"]
+
+
+def test_what_the_recorder_does_write_is_no_problem(folder: Path) -> None:
+    path = make(
+        folder,
+        footer={"clock": Clock(T0 + 4 * SECOND, 0, 0)},
+        syscalls=[
+            {"ts": T0 - SECOND, "pid": 7, "kind": 2},
+            {"ts": T0 + 5, "pid": 7, "seq": -1, "cpu": -1, "kind": 3, "dur": 2 * SECOND},
+            {"ts": T0 + SECOND + 1000, "pid": 7, "kind": 1},
+        ],
+        processes=[{"ts": T0 - 3 * SECOND, "pid": 7, "kind": 0, "seq": -1}],
+        recorder=[{"ts": T0 + 3 * SECOND, "interval": SECOND}],
+        losses=[{"ts": T0 + SECOND, "until": T0 + 3 * SECOND, "abi": 0, "nr": -1, "count": 1, "table": "processes"}],
+    )
+    assert found(path) == []
+
+
+@pytest.mark.parametrize("end", ["recovered", None])
+def test_of_a_recorder_that_was_killed_nobody_knows_when_it_ended(folder: Path, end: str | None) -> None:
+    assert found(make(folder, syscalls=[{"ts": T0 + 60 * SECOND, "pid": 7}], end=end)) == []
+
+
+def test_codes_of_a_newer_version_are_noted(folder: Path) -> None:
+    path = make(folder, syscalls=[{"pid": 7, "kind": 99}])
+    header = TraceFolder.open(path).header
+    rows = calls_of(path)
+    rows = rows.replace_schema_metadata({**rows.schema.metadata, b"table": b"syscalls@1.9"})
+    part = write_part(path, table("syscalls"), 0, rows)
+    rewrite(path, lambda line: replace(header, tables={**header.tables, "syscalls": "1.9"}) if line is header or hasattr(line, "tables") else line)
+    rewrite(path, lambda line: part if isinstance(line, Part) and line.table == "syscalls" else line)
+    result = verify(path)
+    assert result.problems == []
+    assert result.notes == ["syscalls/000000.parquet: kind holds 99: codes of a newer version of the table"]
+
+
+def test_a_recording_that_ends_before_it_begins_is_found(folder: Path) -> None:
+    assert found(make(folder, footer={"detached_at": T0 - 1})) == [
+        ("manifest.jsonl", f"the recording ends at {T0 - 1}, before it begins at {T0}"),
+    ]
 
 
 def test_files_that_do_not_belong_are_found(folder: Path) -> None:

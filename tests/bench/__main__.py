@@ -52,12 +52,19 @@ def _families(shop: Workshop) -> Section:
     return family_cost.measure(shop)
 
 
+def _server(shop: Workshop) -> Section:
+    from tests.bench import server
+
+    return server.measure(shop)
+
+
 SECTIONS: dict[str, Callable[[Workshop], Section]] = {
     "null-call": _null_call,
     "throughput": _throughput,
     "event-size": _event_size,
     "two-cpus": _two_cpus,
     "families": _families,
+    "server": _server,
     "response": _response,
 }
 

@@ -259,9 +259,9 @@ def test_tables_are_recorded_as_chosen(record):
     only = record("--tables", "processes", "--", "sh", "-c", "/bin/true; exit 2")
     assert only.status == 2
     trace = only.trace.check()
-    assert set(trace.folder.tables) == {"processes", "losses", "recorder"}
+    assert set(trace.folder.tables) == {"descriptors", "processes", "losses", "recorder"}
     assert trace.rows("processes")
     needing = record("--tables", "paths", "--", "true").trace.check()
-    assert set(needing.folder.tables) == {"paths", "syscalls", "losses", "recorder"}
+    assert set(needing.folder.tables) == {"descriptors", "paths", "syscalls", "losses", "recorder"}
     assert needing.calls
     assert set(record("--tables", "all", "--", "true").trace.check().folder.tables) >= {"paths", "syscalls", "processes"}

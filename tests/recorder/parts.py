@@ -23,10 +23,10 @@ def new_writer(path, **header):
 
 
 def rows(name, times, **columns):
-    """Return rows with these times; other columns are 0 or empty unless a list is given."""
+    """Return rows with these times; other columns are 0 or empty unless a list is given, calls are those of x86_64."""
     empty = {pa.binary(): b"", pa.string(): ""}
     schema = arrow_schema(table(name))
-    given = {"ts": list(times), **columns}
+    given = {"ts": list(times), **({"abi": [factory.X86_64] * len(times)} if "abi" in schema.names else {}), **columns}
     return pa.table(
         {field.name: pa.array(given.get(field.name, [empty.get(field.type, 0)] * len(given["ts"])), field.type) for field in schema}, schema
     )

@@ -20,7 +20,9 @@ from ringtape.schemas.layout import record_dtype
 from ringtape.schemas.table import table, tables
 
 RINGS = [name for name, one in tables().items() if one.origin == "ring"]
-CHOICES = sorted({choose_tables(",".join(names)) for size in range(1, len(RINGS) + 1) for names in itertools.combinations(RINGS, size)})
+CHOICES = sorted(
+    {choose_tables(",".join(names), "events" in names) for size in range(1, len(RINGS) + 1) for names in itertools.combinations(RINGS, size)}
+)
 needs_bcc = pytest.mark.skipif(find_bcc() is None, reason="the distribution's BCC is not installed")
 needs_btf = pytest.mark.skipif(not VMLINUX.exists(), reason="this kernel offers no BTF")
 needs_python = pytest.mark.skipif(not Path(PYTHONS[0]).exists(), reason="the distribution's python3 is not installed")
@@ -79,7 +81,7 @@ def cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     monkeypatch.setattr(compiling, "cache_folder", lambda: folder)
     monkeypatch.setattr(compiling, "find_bcc", lambda: compiling.BccPackage(Path("/bcc"), "0.29.0"))
-    monkeypatch.setattr(compiling, "read_kernel_types", lambda members: KernelTypes(dict.fromkeys(members, 8), {"sys_enter": (5, 2)}, 6))
+    monkeypatch.setattr(compiling, "read_kernel_types", lambda members, **_: KernelTypes(dict.fromkeys(members, 8), {"sys_enter": (5, 2)}, 6))
     return folder
 
 

@@ -20,7 +20,7 @@ from ringtape.recorder.options import (
     possible_cpus,
 )
 from ringtape.schemas.errors import UsageError
-from ringtape.schemas.table import table
+from ringtape.schemas.table import table, tables
 
 
 def refusal(call, *arguments, **named):
@@ -79,9 +79,9 @@ def test_options_are_described_with_the_ring_size_of_each_ring_table():
 
 class TestTables:
     def test_tables_bring_those_that_they_need_and_the_recorder_s_own(self):
-        assert choose_tables("paths") == ("losses", "paths", "recorder", "syscalls")
-        assert choose_tables("processes") == ("losses", "processes", "recorder")
-        assert choose_tables(" syscalls , processes ,") == ("losses", "processes", "recorder", "syscalls")
+        assert choose_tables("paths") == ("descriptors", "losses", "paths", "recorder", "syscalls")
+        assert choose_tables("processes") == ("descriptors", "losses", "processes", "recorder")
+        assert choose_tables(" syscalls , processes ,") == ("descriptors", "losses", "processes", "recorder", "syscalls")
 
     def test_all_is_every_table_with_a_ring_and_the_default_those_that_say_so(self):
         assert set(choose_tables(None)) <= set(choose_tables("all"))
@@ -89,7 +89,8 @@ class TestTables:
 
     @pytest.mark.parametrize("text", ["nosuch", "syscalls,nosuch", "losses", ",", ""])
     def test_what_cannot_be_chosen_is_refused_with_the_choice(self, text):
-        assert "paths, processes, syscalls, or all" in refusal(choose_tables, text).hint
+        rings = ", ".join(name for name, one in tables().items() if one.origin == "ring")
+        assert f"{rings}, or all" in refusal(choose_tables, text).hint
 
 
 class TestCalls:

@@ -67,6 +67,7 @@ def refused(data):
     assert caught.value.what.startswith("x.trace/manifest.jsonl"), "the file is named"
     assert "\n" not in caught.value.what
     assert len(caught.value.what) < 400
+    assert caught.value.hint, "what to do is said"
     return caught.value.what
 
 
@@ -78,7 +79,9 @@ floats = st.floats(allow_nan=False, allow_infinity=False)
 anything = st.recursive(
     st.none() | st.booleans() | int64 | floats | names, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3)
 )
-clocks = st.builds(Clock, int64, int64, int64)
+times = st.integers(0, 1 << 62)
+sizes_of_rings = st.integers(0, 1 << 40)
+clocks = st.builds(Clock, times, times, times)
 headers = st.builds(
     Header,
     trace_id=names,
@@ -91,11 +94,11 @@ headers = st.builds(
     probes=st.lists(st.builds(Probe, names, st.booleans(), names), max_size=3),
     tools=st.dictionaries(names, names, max_size=3),
     abi=names,
-    attached_at=int64,
+    attached_at=times,
     journal=names,
-    rings=st.dictionaries(names, int64, max_size=3),
+    rings=st.dictionaries(names, sizes_of_rings, max_size=3),
 )
-counts = st.integers(0, (1 << 63) - 1)
+counts = st.integers(0, 1 << 56)
 footers = st.builds(
     Footer,
     end=st.sampled_from(ENDS),
@@ -104,16 +107,17 @@ footers = st.builds(
     rows=st.dictionaries(names, counts, max_size=3),
     lost=st.dictionaries(names, counts, max_size=3),
     attempted=st.dictionaries(names, st.dictionaries(st.integers(0, (1 << 15) - 1).map(str), counts, max_size=3), max_size=3),
-    filtered=int64,
-    cost=st.dictionaries(names, floats, max_size=3),
+    filtered=counts,
+    cost=st.dictionaries(names, st.floats(0, 1e9), max_size=3),
     clock=clocks,
-    detached_at=int64,
+    detached_at=times,
 )
 
 
 @given(headers, st.lists(st.tuples(st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.integers(0, 1 << 60)), max_size=5), st.none() | footers)
 def test_what_is_written_comes_back(header, sizes, footer):
-    header = replace(header, tables={**header.tables, "syscalls": "1.0"})
+    named = {*footer.rows, *footer.lost, *footer.attempted} if footer else set()
+    header = replace(header, tables={**header.tables, "syscalls": "1.0", **dict.fromkeys(named, "1.0")})
     parts, position = [], 0
     for number, (rows, size, advance) in enumerate(sizes):
         end = min(position + advance, (1 << 63) - 1)
@@ -255,11 +259,12 @@ def test_nesting_of_any_depth_is_read_or_refused(depth):
         ([HEAD, part(0, 8, 64)], "line 2: ring 0 goes from 8 to 64, but 0 is where the part before ended"),
         ([HEAD, part(0, 0, 64), part(1, 128, 256)], "line 3: ring 0 goes from 128 to 256, but 64"),
         ([HEAD, part(0, rings={"0": [0, -8]})], "line 2: ring 0 goes from 0 to -8"),
-        ([HEAD, part(0, rows=-1)], "line 2: the part has a negative size"),
-        ([HEAD, part(0, min_ts=2, max_ts=1)], "line 2: the part has a negative size or count, or ends before it begins"),
+        ([HEAD, part(0, rows=-1)], "line 2: 'rows' of the part holds -1, not 0 to"),
+        ([HEAD, part(0, min_ts=2, max_ts=1)], "line 2: the part ends at 1, before it begins at 2"),
         ([HEAD, replace(FOOTER, end="fine")], "line 2: end 'fine' is not one of complete"),
-        ([HEAD, replace(FOOTER, rows={"syscalls": -1})], "line 2: a total of the footer is negative"),
-        ([HEAD, replace(FOOTER, attempted={"syscalls": {"0": -1}})], "line 2: a total of the footer is negative"),
+        ([HEAD, replace(FOOTER, rows={"syscalls": -1})], "line 2: 'rows' of the footer holds -1, not 0 to"),
+        ([HEAD, replace(FOOTER, lost={"sched\x1b": 1})], "line 2: a total of table 'sched\\x1b', which the header does not name"),
+        ([HEAD, replace(FOOTER, attempted={"syscalls": {"0": -1}})], "line 2: 'attempted' of the footer holds -1, not 0 to"),
         ([HEAD, replace(FOOTER, attempted={"syscalls": {"-1": 1}})], "line 2: '-1' in 'attempted' of the footer is no CPU"),
         ([HEAD, replace(FOOTER, attempted={"syscalls": {"99999": 1}})], "line 2: '99999' in 'attempted' of the footer is no CPU"),
     ],
@@ -268,12 +273,29 @@ def test_lines_that_contradict_each_other_are_refused(lines, reason):
     assert reason in refused(write(*lines))
 
 
+@pytest.mark.parametrize("value", [1e308, -1e308, -1, 1 << 62, 1.1e9])
+def test_a_cost_that_no_recording_has_is_refused(value):
+    assert "line 2: 'cost' of the footer holds" in refused(forged(body(HEAD), body(FOOTER, cost={"user_seconds": value})))
+
+
+@pytest.mark.parametrize("name", ["attached_at", "clock", "rings"])
+@pytest.mark.parametrize("value", [-1, -(1 << 63), (1 << 62) + 1, (1 << 63) - 1])
+def test_numbers_that_no_header_has_are_refused(name, value):
+    wrong = {"attached_at": value, "clock": {"mono": 1, "wall": value, "boot": 1}, "rings": {"syscalls": value}}[name]
+    assert "line 1: " in refused(forged(body(HEAD, **{name: wrong})))
+
+
+@pytest.mark.parametrize("value", [1 << 63, -(1 << 63) - 1, 10**400])
+def test_an_integer_of_more_than_64_bits_is_refused_wherever_it_stands(value):
+    assert "line 1: holds an integer of more than 64 bits" in refused(forged(body(HEAD, options={"ring_size": {"syscalls": value}})))
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"format": "perf"}, "format 'perf' is not 'ringtape-trace'"),
         ({"format": ["x" * 1000]}, "is not 'ringtape-trace'"),
-        ({"version": "2.0"}, "format version '2.0' is not one that this ringtape reads (1.0)"),
+        ({"version": "2.0"}, "format version '2.0' is not one that this ringtape reads (1.1)"),
         ({"version": "10.0"}, "format version '10.0'"),
         ({"version": "1"}, "format version '1'"),
         ({"version": "1.x"}, "format version '1.x'"),
