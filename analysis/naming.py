@@ -7,6 +7,7 @@ from functools import cache
 
 import polars as pl
 
+from ringtape.analysis.addresses import endpoint_text
 from ringtape.analysis.in_force import CommandsInForce
 from ringtape.schemas.abi import syscalls as calls
 from ringtape.schemas.abi.errors import MAX_ERRNO, errnos
@@ -82,6 +83,8 @@ def decoded(frame: pl.LazyFrame, table: Table, native: str, commands: Callable[[
     if "ret" in names:
         # A call that did not return, or whose return value is a value of its own kind, still stores 0 or a success.
         extra.append(errno_name())
+    if {"local_high", "peer_high"} <= names:
+        extra += [endpoint_text("local"), endpoint_text("peer")]
     if "comm" in names:
         extra.append(pl.col("comm").map_batches(_texts, return_dtype=pl.String, is_elementwise=True))
     elif {"tid", "ts"} <= names:

@@ -47,12 +47,14 @@ class MapType(IntEnum):
     STACK_TRACE = 7
     LRU_HASH = 9
     ARRAY_OF_MAPS = 12
+    SK_STORAGE = 24
     RINGBUF = 27
     TASK_STORAGE = 29
 
 
 MAP_NO_PREALLOC = 1 << 0
 MAP_RDONLY_PROG = 1 << 7
+MAP_CLONE = 1 << 9
 MAP_MMAPABLE = 1 << 10
 
 PROG_TYPE_TRACEPOINT = 5
@@ -162,9 +164,12 @@ def create_map(
     PrivilegeError, RecordingError
         If the kernel refuses, with what it would take.
     """
-    btf, value_type = (-1, 0) if kind is not MapType.TASK_STORAGE else _value_btf(value_size)
-    if kind is MapType.TASK_STORAGE:
+    in_storage = kind in (MapType.TASK_STORAGE, MapType.SK_STORAGE)
+    btf, value_type = _value_btf(value_size) if in_storage else (-1, 0)
+    if in_storage:
         flags |= MAP_NO_PREALLOC
+    if kind is MapType.SK_STORAGE:
+        flags |= MAP_CLONE  # an accepted socket begins with what its listener has
     attributes = struct.pack(
         "=IIIIIII16sIIII",
         kind,
@@ -203,7 +208,7 @@ def privilege_error() -> PrivilegeError:
 
 
 def _value_btf(value_size: int) -> tuple[int, int]:
-    """Load type information for task storage, which the kernel asks for: 1 = 32-bit int (key), 2 = byte, 3 = byte[n]."""
+    """Load type information for task and socket storage, which the kernel asks for: 1 = 32-bit int (key), 2 = byte, 3 = byte[n]."""
     strings = b"\0int\0byte\0"
     kind_int, kind_array = 1 << 24, 3 << 24
     types = struct.pack("=IIII", 1, kind_int, 4, 32)
@@ -277,7 +282,7 @@ def attach_raw_tracepoint(program: int) -> int:
 
 
 def create_iterator(program: int) -> int:
-    """Return a descriptor whose reads run an iterator program over every task, once."""
+    """Return a descriptor whose reads run an iterator program over every task (or open file), once."""
     link = bpf(Command.LINK_CREATE, struct.pack("=IIII", program, 0, ATTACH_TRACE_ITER, 0))
     try:
         return bpf(Command.ITER_CREATE, struct.pack("=II", link, 0))

@@ -27,13 +27,14 @@ class KernelTypes:
 
     ``offsets`` maps (struct, member) to bits, ``tracepoints`` the names of typed raw tracepoints to (BTF id, number of
     arguments), ``iterator`` is the BTF id of ``bpf_iter_task`` or 0, ``variables`` maps per-CPU variables to
-    their offsets in each CPU's area.
+    their offsets in each CPU's area, ``file_iterator`` is the BTF id of ``bpf_iter_task_file`` or 0.
     """
 
     offsets: dict[tuple[str, str], int]
     tracepoints: dict[str, tuple[int, int]]
     iterator: int
     variables: dict[str, int] = field(default_factory=dict)
+    file_iterator: int = 0
 
 
 def read_kernel_types(members: Iterable[tuple[str, str]], path: Path = VMLINUX, variables: Iterable[str] = ()) -> KernelTypes:
@@ -77,7 +78,7 @@ class _Reader:
         where: list[int] = [0]
         structs: list[int] = []
         typedefs: list[int] = []
-        iterator = 0
+        iterator = file_iterator = 0
         per_cpu = 0
         number = 0
         strings = self._strings
@@ -92,6 +93,8 @@ class _Reader:
                 typedefs.append(number)
             elif kind == _FUNC and strings.startswith(b"bpf_iter_task\0", name):
                 iterator = number
+            elif kind == _FUNC and strings.startswith(b"bpf_iter_task_file\0", name):
+                file_iterator = number
             elif kind == _DATASEC and strings.startswith(b".data..percpu\0", name):
                 per_cpu = position
             position += 12 + _EXTRA.get(kind, 0) + _PER_ITEM.get(kind, 0) * (info & 0xFFFF)
@@ -109,7 +112,8 @@ class _Reader:
             arguments = self._arguments(target)
             if arguments is not None:
                 tracepoints[self._name(name_at).removeprefix("btf_trace_")] = (number, arguments)
-        return KernelTypes(offsets, tracepoints, iterator, self._variables(per_cpu, variables) if per_cpu and variables else {})
+        found = self._variables(per_cpu, variables) if per_cpu and variables else {}
+        return KernelTypes(offsets, tracepoints, iterator, found, file_iterator)
 
     def _variables(self, section: int, wanted: set[str]) -> dict[str, int]:
         """Return the offsets of the wanted variables in a section."""

@@ -27,7 +27,7 @@ PYTHONS = ("/usr/bin/python3", "/bin/python3")
 """The distribution's own interpreter; any other may not see its packages."""
 
 
-ENTRY = {"text", "bcc", "functions", "offsets", "tracepoints", "iterator", "variables"}
+ENTRY = {"text", "bcc", "functions", "offsets", "tracepoints", "iterator", "variables", "file_iterator"}
 """Keys of an entry of the cache."""
 
 
@@ -36,8 +36,8 @@ class Bytecode:
     """Programs ready to be loaded into this kernel.
 
     ``sizes`` maps each map to its key and value size in bytes, ``code`` each function to its instructions, ``probes``
-    each program to its tracepoint, ``tracepoints`` and ``iterator`` hold ids of the kernel's types, ``unavailable`` the
-    tables that it cannot supply, and why.
+    each program to its tracepoint, ``tracepoints``, ``iterator`` and ``file_iterator`` hold ids of the kernel's types,
+    ``unavailable`` the tables that it cannot supply, and why.
     """
 
     maps: tuple[MapSpec, ...]
@@ -45,8 +45,10 @@ class Bytecode:
     code: dict[str, bytes]
     probes: dict[str, str]
     iterators: tuple[str, ...]
+    over_files: frozenset[str]
     tracepoints: dict[str, tuple[int, int]]
     iterator: int
+    file_iterator: int
     bcc: str
     cached: bool
     unavailable: Mapping[str, str]
@@ -103,6 +105,7 @@ def bytecode(names: Sequence[str], cpus: int) -> Bytecode:
             "tracepoints": {name: types.tracepoints[name] for name in set(source.probes.values()) if name in types.tracepoints},
             "iterator": types.iterator,
             "variables": types.variables,
+            "file_iterator": types.file_iterator,
         }
         _to_cache(key, entry)
     code = {name: bytes.fromhex(text) for name, text in entry["functions"].items()}
@@ -113,8 +116,10 @@ def bytecode(names: Sequence[str], cpus: int) -> Bytecode:
         code=code,
         probes=dict(source.probes),
         iterators=source.iterators,
+        over_files=source.over_files,
         tracepoints=types.tracepoints,
         iterator=types.iterator,
+        file_iterator=types.file_iterator,
         bcc=entry["bcc"],
         cached=cached,
         unavailable=source.unavailable,
@@ -127,6 +132,7 @@ def _types_of(entry: dict[str, Any]) -> KernelTypes:
         {name: (ids[0], ids[1]) for name, ids in entry["tracepoints"].items()},
         entry["iterator"],
         entry["variables"],
+        entry["file_iterator"],
     )
 
 

@@ -173,7 +173,8 @@ TRACED_AT = 8 + 64 + 4 + 2
 def _read_all(descriptor: int) -> bytes:
     chunks = []
     try:
-        while chunk := os.read(descriptor, 1 << 16):
+        # Less than half of the kernel's buffer of 8 pages: it runs the program again for a row that does not fit in.
+        while chunk := os.read(descriptor, 2 * PAGE):
             chunks.append(chunk)
     finally:
         os.close(descriptor)
@@ -264,7 +265,8 @@ def _load_programs(kernel: Kernel, options: Options) -> None:
                 kernel.refused[name] = error.what  # the other tables do not need it
     for name in code.iterators:
         program = bpf.relocate(code.code[f"iterator__{name}"], numbers)
-        kernel.programs[f"iterator__{name}"] = bpf.load_program(name, program, bpf.PROG_TYPE_TRACING, bpf.ATTACH_TRACE_ITER, code.iterator)
+        over = code.file_iterator if name in code.over_files else code.iterator
+        kernel.programs[f"iterator__{name}"] = bpf.load_program(name, program, bpf.PROG_TYPE_TRACING, bpf.ATTACH_TRACE_ITER, over)
     if "events" in kernel.rings:
         layout = next(number for number, spec in enumerate(code.maps) if spec.name == "events_layout")
         kernel.tracepoints.load(options.events.events, code.code["template__event"], numbers, layout, code.sizes["events_layout"])

@@ -21,8 +21,10 @@ HEADERS = PROBES / "headers"
 
 _MAP = re.compile(r"^MAP\((\w+),\s*(\w+),.*,\s*([^,()]+)\)\s*$", re.MULTILINE)
 _PROBE = re.compile(r"^PROBE\((\w+)\)", re.MULTILINE)
-_ITERATOR = re.compile(r"^ITERATOR\((\w+)\)", re.MULTILINE)
+_ITERATOR = re.compile(r"^(?:FILE_)?ITERATOR\((\w+)\)", re.MULTILINE)
+_FILE_ITERATOR = re.compile(r"^FILE_ITERATOR\((\w+)\)", re.MULTILINE)
 _TRACEPOINT = re.compile(r"^TRACEPOINT\((\w+)\)", re.MULTILINE)
+_INCLUDE = re.compile(r'^#include "(\w+\.bpf\.h)"$', re.MULTILINE)
 _VARIABLE = re.compile(r"\bPER_CPU_(\w+)")
 _MEMBER = re.compile(
     r"\b(?:READ\(\s*\w+,[^,;]+,|READ_BIT\([^,;]+,|ADDRESS\([^,;]+,)\s*(\w+)\s*,\s*(\w+)\s*\)"
@@ -44,8 +46,9 @@ class Source:
     """An assembled program.
 
     ``maps`` are numbered by their order: the bytecode names them by that number. ``probes`` maps functions to the
-    tracepoints that they attach to, ``iterators`` are the names of task iterators, ``unavailable`` the tables that this
-    kernel cannot supply, and why, ``templates`` the programs that are loaded once for each event.
+    tracepoints that they attach to, ``iterators`` are the names of iterators over tasks, those of ``over_files`` over their
+    open files, ``unavailable`` the tables that this kernel cannot supply, and why, ``templates`` the programs that are loaded
+    once for each event.
     """
 
     text: str
@@ -54,6 +57,7 @@ class Source:
     iterators: tuple[str, ...]
     unavailable: Mapping[str, str]
     templates: tuple[str, ...] = ()
+    over_files: frozenset[str] = frozenset()
 
     @property
     def functions(self) -> list[str]:
@@ -69,7 +73,13 @@ def ring_tables(names: Sequence[str]) -> tuple[Table, ...]:
 
 @cache
 def _read(name: str) -> str:
-    return _without_comments((PROBES / name).read_text())
+    return _INCLUDE.sub("", _without_comments((PROBES / name).read_text()))
+
+
+@cache
+def _headers(name: str) -> tuple[str, ...]:
+    """Return the files that a probe file includes; each is put into the program once, before all that include it."""
+    return tuple(_INCLUDE.findall((PROBES / name).read_text()))
 
 
 def _without_comments(text: str) -> str:
@@ -114,14 +124,16 @@ def _needed_by(file: str, machine: str) -> set[tuple[str, str]]:
 def shortcomings(table: Table, types: KernelTypes) -> list[str]:
     """Return what this kernel lacks of what the probes of a table use: members that keep it from being recorded, then tracepoints."""
     file = f"{table.name}.bpf.c"
-    absent = sorted(_needed_by(file, platform.machine()) - types.offsets.keys())
+    absent = sorted({pair for one in (*_headers(file), file) for pair in _needed_by(one, platform.machine())} - types.offsets.keys())
     lacking = [f"no member {member} in struct {structure}" for structure, member in absent]
     return lacking + [f"no tracepoint {name}" for name in dict.fromkeys(_PROBE.findall(_read(file))) if name not in types.tracepoints]
 
 
 def _files(names: Sequence[str]) -> list[str]:
     # target.bpf.c comes last: it uses what the others define.
-    return ["common.bpf.h", *(f"{table.name}.bpf.c" for table in ring_tables(names)), "target.bpf.c"]
+    probes = [f"{table.name}.bpf.c" for table in ring_tables(names)]
+    headers = dict.fromkeys(header for file in probes for header in _headers(file))
+    return ["common.bpf.h", *headers, *probes, "target.bpf.c"]
 
 
 def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
@@ -134,7 +146,10 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
     """
     unavailable = {}
     for table in ring_tables(names):
-        absent = [reason for reason in shortcomings(table, types) if reason.startswith("no member")]
+        absent = shortcomings(table, types)
+        # Without any of its tracepoints a table would be there and empty, as if nothing had happened.
+        if types.tracepoints.keys() & set(_PROBE.findall(_read(f"{table.name}.bpf.c"))):
+            absent = [reason for reason in absent if reason.startswith("no member")]
         if absent and not table.default:
             unavailable[table.name] = "this kernel has " + ", ".join(absent)
     names = [name for name in names if name not in unavailable]
@@ -178,7 +193,8 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
     probes = {f"{file.partition('.')[0]}__{name}": name for file in files for name in _PROBE.findall(_read(file))}
     iterators = tuple(name for file in files for name in _ITERATOR.findall(_read(file)))
     templates = tuple(name for file in files for name in _TRACEPOINT.findall(_read(file)))
-    return Source("\n".join([*prelude, *body]) + "\n", maps, probes, iterators, unavailable, templates)
+    over_files = frozenset(name for file in files for name in _FILE_ITERATOR.findall(_read(file)))
+    return Source("\n".join([*prelude, *body]) + "\n", maps, probes, iterators, unavailable, templates, over_files)
 
 
 def _entries(text: str, symbols: Mapping[str, int]) -> int:

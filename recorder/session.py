@@ -118,12 +118,12 @@ class Session:
             self._warn(kernel)
             existing = kernels.existing(kernel, self._options)
             opened = descriptors(self._options.target, launcher.pid if launcher else None)
-            kernel.look_at_the_start()
+            if launcher:
+                kernel.arm(launcher.pid)
+            kernel.look_at_the_start()  # the launcher is armed: the command inherits its descriptors
             for name in kernel.code.iterators:
                 if name.endswith("_detach"):
                     kernel.prepare_iterator(name)
-            if launcher:
-                kernel.arm(launcher.pid)
             # numpy and pyarrow come in after the privileges are given up: no library that size ever runs with them.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             import_while_readable(self._user, "ringtape.recorder.pump")

@@ -3,6 +3,7 @@
  *
  * PROBE(tracepoint)      a typed raw tracepoint program; ctx[i] is the tracepoint's argument i
  * ITERATOR(name)         a task iterator program; ctx[0] is its meta data, ctx[1] the task, 0 after the last one
+ * FILE_ITERATOR(name)    the same for each open file of each process: ctx[2] the descriptor, ctx[3] the file
  * TRACEPOINT(name)       a classic tracepoint program, loaded once for each event (recorder/events.py); ctx is the event's record
  * PER_CPU_name           where a per-CPU variable of the kernel lies in a CPU's area, if the kernel's types tell
  * MAP(name, KIND, key, value, entries)   a map; recorder/program.py learns the sizes from the code of map_key__*, map_value__*
@@ -14,6 +15,7 @@
 #define PROBE_(file, tracepoint) PROBE__(file, tracepoint)
 #define PROBE__(file, tracepoint) int file##__##tracepoint(u64 *ctx)
 #define ITERATOR(name) int iterator__##name(u64 *ctx)
+#define FILE_ITERATOR(name) ITERATOR(name)
 #define TRACEPOINT(name) int template__##name(u64 *ctx) /* BCC loads what is called tracepoint__ */
 #define MAP(name, kind, key, value, entries)                     \
   int map_key__##name(u64 *ctx) { return sizeof(key); }          \

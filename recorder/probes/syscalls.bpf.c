@@ -160,6 +160,9 @@ INLINE int exit_without_entry(u64 task, struct task_state *state, u64 regs, s64 
   if (!child && !at_attach && state->strings && !CONFIG->min_duration) strings_at_exit(task, state, state->strings, ret);
 #endif
   emit_syscall(task, state, ret, end, child ? KIND_CHILD : at_attach ? KIND_AT_ATTACH : KIND_INTERCEPTED);
+#ifdef TABLE_sockets
+  socket_accepted(task, state, ret, end);
+#endif
   return 0;
 }
 
@@ -243,6 +246,9 @@ PROBE(sys_exit) {
     if (strings && end - state->entered >= CONFIG->min_duration) strings_at_exit(task, state, strings, ret);
 #endif
     emit_syscall(task, state, ret, end, KIND_RETURNED);
+#ifdef TABLE_sockets
+    socket_accepted(task, state, ret, end);
+#endif
     return 0;
   }
   return exit_without_entry(task, state, ctx[0], ret);

@@ -88,10 +88,11 @@ def test_a_tracepoint_has_the_number_of_its_typedef_and_its_arguments_without_th
 def test_the_task_iterator_is_the_function_of_exactly_that_name(tmp_path):
     blob = Blob()
     word = blob.integer("int", 4)
-    blob.add("bpf_iter_task_file", btf_blob.FUNCTION, blob.prototype([word]))
+    over_files = blob.add("bpf_iter_task_file", btf_blob.FUNCTION, blob.prototype([word]))
     iterator = blob.add("bpf_iter_task", btf_blob.FUNCTION, blob.prototype([word]))
     blob.add("bpf_iter_task_vma", btf_blob.FUNCTION, blob.prototype([word]))
-    assert read_kernel_types([], blob.write(tmp_path / "btf")).iterator == iterator
+    types = read_kernel_types([], blob.write(tmp_path / "btf"))
+    assert (types.iterator, types.file_iterator) == (iterator, over_files)
 
 
 def test_a_kernel_without_type_information_is_told_what_it_was_built_without(tmp_path):

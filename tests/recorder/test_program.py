@@ -173,3 +173,31 @@ def test_a_table_is_added_by_its_declaration_and_one_probe_file(tmp_path, monkey
     by_name = {spec.name: spec for spec in source.maps}
     assert (by_name["depths"].type, by_name["depths"].entries) == (MapType.HASH, 64)
     assert {"ring_ticks", "counters_ticks"} <= by_name.keys()
+
+
+def test_a_table_of_which_the_kernel_has_no_tracepoint_is_unavailable_and_one_that_lacks_some_is_not():
+    names = ("processes", "sockets", "transfers")
+    types = replace(types_for(names), tracepoints={**TRACEPOINTS, "inet_sock_set_state": (99, 3)})
+    source = assemble(names, types, 2)
+    assert set(source.unavailable) == {"transfers"}
+    assert source.unavailable["transfers"] == "this kernel has no tracepoint sock_send_length, no tracepoint sock_recv_length"
+    assert "sockets__tcp_retransmit_skb" in source.probes
+    assert "#define TABLE_transfers" not in source.text
+
+
+def test_what_several_probe_files_include_stands_once_before_them():
+    names = ("processes", "sockets", "transfers")
+    text = assemble(
+        names, replace(types_for(names), tracepoints={**TRACEPOINTS, "inet_sock_set_state": (99, 3), "sock_send_length": (98, 3)}), 2
+    ).text
+    assert text.count("INLINE u64 socket_cookie(") == 1
+    assert text.index("INLINE u64 socket_cookie(") < text.index("PROBE(inet_sock_set_state)")
+    assert "#include" not in text
+    assert "socket_cookie" not in assemble(ALL, types_for(ALL), 2).text
+
+
+def test_iterators_over_files_are_told_from_those_over_tasks():
+    names = ("processes", "sockets")
+    source = assemble(names, replace(types_for(names), tracepoints={**TRACEPOINTS, "inet_sock_set_state": (99, 3)}), 2)
+    assert source.over_files == {"sockets_attach", "sockets_detach"}
+    assert set(source.iterators) == {"attach", *source.over_files}
