@@ -22,6 +22,7 @@ HEADERS = PROBES / "headers"
 _MAP = re.compile(r"^MAP\((\w+),\s*(\w+),.*,\s*([^,()]+)\)\s*$", re.MULTILINE)
 _PROBE = re.compile(r"^PROBE\((\w+)\)", re.MULTILINE)
 _ITERATOR = re.compile(r"^ITERATOR\((\w+)\)", re.MULTILINE)
+_SAMPLER = re.compile(r"^SAMPLER\((\w+)\)", re.MULTILINE)
 _MEMBER = re.compile(
     r"\b(?:READ\(\s*\w+,[^,;]+,|READ_BIT\([^,;]+,|ADDRESS\([^,;]+,)\s*(\w+)\s*,\s*(\w+)\s*\)"
     r"|\bOFFSET_([a-z][a-z0-9]*(?:_[a-z0-9]+)*)__(\w+)"
@@ -42,8 +43,8 @@ class Source:
     """An assembled program.
 
     ``maps`` are numbered by their order: the bytecode names them by that number. ``probes`` maps functions to the
-    tracepoints that they attach to, ``iterators`` are the names of task iterators, ``unavailable`` the tables that this
-    kernel cannot supply, and why.
+    tracepoints that they attach to, ``iterators`` are the names of task iterators, ``samplers`` those of perf event programs,
+    ``unavailable`` the tables that this kernel cannot supply, and why.
     """
 
     text: str
@@ -51,12 +52,14 @@ class Source:
     probes: Mapping[str, str]
     iterators: tuple[str, ...]
     unavailable: Mapping[str, str]
+    samplers: tuple[str, ...] = ()
 
     @property
     def functions(self) -> list[str]:
         """Every function whose bytecode is wanted: programs, iterators, and those that tell the sizes of maps."""
         sizes = [f"map_{what}__{spec.name}" for spec in self.maps for what in ("key", "value")]
-        return [*self.probes, *(f"iterator__{name}" for name in self.iterators), *sizes]
+        programs = [*(f"iterator__{name}" for name in self.iterators), *(f"sampler__{name}" for name in self.samplers)]
+        return [*self.probes, *programs, *sizes]
 
 
 def ring_tables(names: Sequence[str]) -> tuple[Table, ...]:
@@ -168,7 +171,8 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
                 body.append(f"MAP(counters_{table.name}, ARRAY, u32, struct counters, 0)")
     probes = {f"{file.partition('.')[0]}__{name}": name for file in files for name in _PROBE.findall(_read(file))}
     iterators = tuple(name for file in files for name in _ITERATOR.findall(_read(file)))
-    return Source("\n".join([*prelude, *body]) + "\n", maps, probes, iterators, unavailable)
+    samplers = tuple(name for file in files for name in _SAMPLER.findall(_read(file)))
+    return Source("\n".join([*prelude, *body]) + "\n", maps, probes, iterators, unavailable, samplers)
 
 
 def _entries(text: str, symbols: Mapping[str, int]) -> int:

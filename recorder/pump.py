@@ -38,6 +38,9 @@ class Source(Protocol):
     def rows(self, closing: bool) -> Iterable[tuple[Table, pa.Table]]:
         """Return what is new since the last call, as sorted rows by table; ``closing`` says that it is the last."""
 
+    def close(self) -> None:
+        """Give back what it holds."""
+
 
 class Pump:
     """The moving parts of a recording.
@@ -177,7 +180,9 @@ class Pump:
         self.close()
 
     def close(self) -> None:
-        """Give up the trace folder."""
+        """Give up the trace folder, and what other rows came from."""
+        for source in self.sources:
+            source.close()
         self.writer.close()
 
 

@@ -3,6 +3,7 @@
  *
  * PROBE(tracepoint)      a typed raw tracepoint program; ctx[i] is the tracepoint's argument i
  * ITERATOR(name)         a task iterator program; ctx[0] is its meta data, ctx[1] the task, 0 after the last one
+ * SAMPLER(name)          a perf event program; ctx is its context, the current task the one that was found
  * MAP(name, KIND, key, value, entries)   a map; recorder/program.py learns the sizes from the code of map_key__*, map_value__*
  * READ(type, pointer, struct, member)    a direct read that the verifier checks against the kernel's own types
  * ARGS_tracepoint        how many arguments the tracepoint has on this kernel: newer ones have more
@@ -12,6 +13,7 @@
 #define PROBE_(file, tracepoint) PROBE__(file, tracepoint)
 #define PROBE__(file, tracepoint) int file##__##tracepoint(u64 *ctx)
 #define ITERATOR(name) int iterator__##name(u64 *ctx)
+#define SAMPLER(name) int sampler__##name(u64 *ctx)
 #define MAP(name, kind, key, value, entries)                     \
   int map_key__##name(u64 *ctx) { return sizeof(key); }          \
   int map_value__##name(u64 *ctx) { return sizeof(value); }
@@ -67,6 +69,7 @@ struct config {
   u32 slots[TABLE_COUNT];
   u64 uids[CHOICES];
   u64 comms[CHOICES][2];
+  u64 offcpu_min;
 };
 #define CONFIG ((const volatile struct config *)bpf_pseudo_fd(PSEUDO_MAP_VALUE, MAP_NUMBER_config))
 #define PSEUDO_MAP_VALUE 2
