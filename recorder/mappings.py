@@ -161,7 +161,9 @@ def parse(data: bytes) -> Iterator[Row]:
             path = data[at + 72 : at + size - 8].split(b"\0", 1)[0]
             # Guest and module mappings of the kernel come with the number -1.
             if pid != 0xFFFFFFFF:
-                yield _row(ts=ts, start=_signed(start), length=_signed(length), offset=_signed(offset), pid=pid, kind=MAPPED, build_id=build_id, path=path)
+                yield _row(
+                    ts=ts, start=_signed(start), length=_signed(length), offset=_signed(offset), pid=pid, kind=MAPPED, build_id=build_id, path=path
+                )
         elif kind == _RECORD_COMM and misc & _MISC_COMM_EXEC:
             yield _row(ts=ts, pid=struct.unpack_from("=I", data, at + 8)[0], kind=EXEC)
         elif kind == _RECORD_FORK:

@@ -6,6 +6,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
+from typing import Self
 
 _LOAD, _NOTE = 1, 4
 _SYMTAB, _DYNSYM = 2, 11
@@ -49,7 +50,7 @@ class Elf:
             os.close(self._fd)
             raise
 
-    def __enter__(self) -> Elf:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

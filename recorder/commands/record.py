@@ -65,8 +65,18 @@ def run(args: argparse.Namespace) -> int:
     """Record and return the command's exit status."""
     _occupy_standard_streams()
     from ringtape.recorder.launcher import exit_as
-    from ringtape.recorder.options import DEFAULT_PROFILE, Options, Target, check_cgroup, check_comms, check_pids, check_profile, check_uids
-    from ringtape.recorder.options import choose_calls, choose_tables
+    from ringtape.recorder.options import (
+        DEFAULT_PROFILE,
+        Options,
+        Target,
+        check_cgroup,
+        check_comms,
+        check_pids,
+        check_profile,
+        check_uids,
+        choose_calls,
+        choose_tables,
+    )
     from ringtape.recorder.session import Session, default_output, parse_ring_sizes
     from ringtape.schemas.errors import UsageError
     from ringtape.schemas.units import parse_duration

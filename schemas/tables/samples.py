@@ -16,7 +16,9 @@ TABLE = Table(
     interrupts=True,
     columns=(
         ts("when the timer fired (kind 0), or the thread left the CPU"),
-        Column("dur", "i64", "time off the CPU, waiting for one included; 0 for kind 0, of which each row stands for 1/--profile s", "ns", "sched_switch"),
+        Column(
+            "dur", "i64", "time off the CPU, waiting for one included; 0 for kind 0, of which each row stands for 1/--profile s", "ns", "sched_switch"
+        ),
         seq(),
         PID,
         TID,
@@ -37,6 +39,8 @@ TABLE = Table(
             {0: "on the CPU", 1: "off the CPU", 2: "off the CPU at detach"},
         ),
         Column("kernel", "bytes", "stack in the kernel: addresses of 8 bytes, little endian, innermost first; 63 at most", "", "bpf_get_stack"),
-        Column("user", "bytes", "stack of the program, in the same form; 127 at most, found by frame pointers", "", "bpf_get_stack(BPF_F_USER_STACK)"),
+        Column(
+            "user", "bytes", "stack of the program, in the same form; 127 at most, found by frame pointers", "", "bpf_get_stack(BPF_F_USER_STACK)"
+        ),
     ),
 )
