@@ -14,6 +14,7 @@ from ringtape.analysis.address_spaces import AddressSpaces
 from ringtape.analysis.symbols import Symbols, kernel_functions
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.errors import RingtapeError
+from ringtape.schemas.escape import escape
 
 Of = Literal["cpu", "offcpu"]
 KERNEL_FRAMES, USER_FRAMES = 63, 127
@@ -117,8 +118,7 @@ def _named(
         known = kernel_functions(table["address"].to_numpy(), table["name"].to_list())
         distinct, back = np.unique(kernel - kernel_calls, return_inverse=True)
         texts = [
-            f"[kernel]+{address:#x}" if name is None else name.decode(errors="backslashreplace")
-            for name, address in zip(known.at(distinct), distinct.tolist(), strict=True)
+            f"[kernel]+{address:#x}" if name is None else escape(name) for name, address in zip(known.at(distinct), distinct.tolist(), strict=True)
         ]
         kernel_ids = np.array([number(f"{text}_[k]", "[kernel]") for text in texts], np.int64)[back]
     owners = np.repeat(groups["space"].to_numpy(), user_counts)

@@ -183,10 +183,12 @@ class Stacks:
         self._symbols = kernel_symbols()
 
     def begin(self, pump: Pump) -> None:
-        """Write the kernel's symbols, and let the pump ask for mappings from now on."""
+        """Write what is known so far, which a kill then leaves, and let the pump ask for mappings from now on."""
         if (rows := symbol_rows(self._symbols, time.clock_gettime_ns(time.CLOCK_MONOTONIC))) is not None:
             pump.add(table("symbols"), rows)
         self._symbols = b""
+        for to, rows in self._mappings.rows(closing=False):
+            pump.add(to, rows)
         pump.sources.append(self._mappings)
 
     def close(self) -> None:

@@ -15,14 +15,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringtape.recorder import merge
-from ringtape.recorder.drain import TableDrain, iterated_rows
+from ringtape.recorder.drain import TableDrain, iterated_rows, written_rows
 from ringtape.recorder.kernel import PAGE, Kernel
 from ringtape.recorder.ledger import Counters, Ledger
 from ringtape.recorder.ring import open_rings
 from ringtape.recorder.upkeep import Upkeep
 from ringtape.recorder.writer import TraceWriter, read_clock
 from ringtape.schemas.arrow import arrow_schema
-from ringtape.schemas.layout import record_dtype
 from ringtape.schemas.manifest import Footer, Header
 from ringtape.schemas.table import Table, table
 
@@ -144,8 +143,7 @@ class Pump:
         self._seal_all(closing=True)
         for drain in self.drains:
             one = drain.table
-            unfinished = np.frombuffer(kernel.at_end.get(f"{one.name}_detach", b""), record_dtype(one))
-            self.add(one, iterated_rows(one, unfinished))
+            self.add(one, written_rows(one, kernel.at_end.get(f"{one.name}_detach", b"")))
         self.close_trace(end, reason, exit_status, detached_at, merged)
 
     def close_trace(
