@@ -358,7 +358,7 @@ def test_the_kernel_takes_the_program_of_any_event_that_it_has(step):
     for first in range(0, len(events), EVENTS_MAX):
         chosen = Choice(tuple(events[first : first + EVENTS_MAX]))
         sizes = {"events": 1 << 16, "processes": 1 << 16}
-        kernel = load(Options(Target(everything=True), choose_tables("events", True), ring_sizes=sizes, events=chosen))
+        kernel = load(Options(Target(everything=True), choose_tables("events", ("events",)), ring_sizes=sizes, events=chosen))
         refused = kernel.tracepoints.refused
         loaded = len(kernel.tracepoints.programs)
         kernel.close()

@@ -20,7 +20,7 @@ from ringtape.schemas.table import table, tables
 
 RINGS = [name for name, one in tables().items() if one.origin == "ring"]
 EVERY = [(name,) for name in RINGS] + [tuple(name for name in RINGS if name != left_out) for left_out in RINGS] + [tuple(RINGS)]
-CHOICES = sorted({choose_tables(",".join(names), "events" in names) for names in EVERY} | {choose_tables(None)})
+CHOICES = sorted({choose_tables(",".join(names), [name for name in names if name == "events"]) for names in EVERY} | {choose_tables(None)})
 """Each table with what it needs, all but one, all, and the default: every pair is together in one and apart in another."""
 needs_bcc = pytest.mark.skipif(find_bcc() is None, reason="the distribution's BCC is not installed")
 needs_btf = pytest.mark.skipif(not VMLINUX.exists(), reason="this kernel offers no BTF")
