@@ -16,6 +16,7 @@ from enum import IntEnum
 
 from ringtape.schemas.errors import PrivilegeError, RecordingError
 
+PAGE = os.sysconf("SC_PAGE_SIZE")
 SYSCALL_BPF = {"x86_64": 321, "aarch64": 280}
 
 

@@ -5,31 +5,25 @@ from __future__ import annotations
 import os
 import secrets
 import struct
-from array import array
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from mmap import mmap
 from pathlib import Path
 
 from ringtape.recorder import bpf, perf_events
-from ringtape.recorder.bpf import Map, MapType
+from ringtape.recorder.bpf import PAGE, Map, MapType
+from ringtape.recorder.calls import fill_calls
 from ringtape.recorder.compile import Bytecode, bytecode
 from ringtape.recorder.events import Tracepoints
 from ringtape.recorder.journal import Journal
 from ringtape.recorder.options import Options, cgroup_root, online_cpus, possible_cpus
 from ringtape.recorder.program import ring_tables
-from ringtape.schemas.abi import syscalls as abi
 from ringtape.schemas.errors import RecordingError
 from ringtape.schemas.manifest import Probe
 from ringtape.schemas.table import Table, table, tables
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
 MAX_RINGS = 64
 """Rings of a table at most; on machines with more CPUs several CPUs share one."""
-CALLS = 1024
-_STRING_KINDS = {"fds_out": 0, "path": 1, "sockaddr_in": 2, "sockaddr_out": 3}
-_LISTED = 8
 # The mark is inherited before anything else can be seen; enter before exit, so that no exit lacks an enter that was after the attachment.
 _FIRST = ("task_newtask", "sched_process_exit", "sched_process_exec", "task_rename", "sys_enter")
 
@@ -265,7 +259,7 @@ def _create_maps(kernel: Kernel, options: Options, shards: int) -> None:
     made["config"].freeze()
     if "calls" in made:
         # Neither frozen nor read-only: the verifier refuses constants with more than one element, the kernel to map them.
-        _fill_calls(made["calls"], options)
+        fill_calls(made["calls"], options)
     for pid in options.target.pids:
         made["targets"].update(struct.pack("=I", pid), struct.pack("=I", 1))
 
@@ -350,34 +344,6 @@ def _config(options: Options, kernel: Kernel, shards: int, size: int) -> bytes:
     if len(packed) != size:
         raise RecordingError(f"struct config has {size} bytes in the probe and {len(packed)} here")
     return packed
-
-
-def _fill_calls(calls: Map, options: Options) -> None:
-    """Tell the probe of each call its arity, whether it is wanted, and which arguments are strings."""
-    native = abi.native_abi()
-    infos = array("I", [6 if options.calls else 6 | _LISTED]) * (2 * CALLS)
-    numberings: Iterable[tuple[int, str | None]] = ((0, native), (CALLS, abi.compat_abi(native)))
-    for base, name in numberings:
-        for number in abi.names(name) if name else ():
-            if name is None or number >= CALLS:
-                continue
-            info = abi.arity(name, number)
-            if not options.calls or (name, number) in options.calls:
-                info |= _LISTED
-            for slot, string in enumerate(abi.strings(name, number)):
-                # fds_out has the kind 0: a length that is not 0 tells it from no string.
-                length = string.length_arg if string.length_arg is not None else int(string.kind == "fds_out")
-                info |= (string.arg | _STRING_KINDS[string.kind] << 3 | length << 5) << 8 * (slot + 1)
-            infos[base + number] = info
-    for number in abi.names("x32") if native == "x86_64" else ():
-        # 512 to 547 are of x32 alone; the probe looks all x32 calls up without their bit.
-        if (plain := number & ~abi.X32_BIT) not in abi.names(native):
-            infos[plain] = abi.arity("x32", number) | (0 if options.calls else _LISTED)
-    with mmap(calls.fd, -(-len(infos) * 8 // PAGE) * PAGE) as memory:
-        # Elements of an array map lie 8 bytes apart.
-        cells = array("I", bytes(len(infos) * 8))
-        cells[::2] = infos
-        memory[: len(infos) * 8] = cells.tobytes()
 
 
 def existing(kernel: Kernel, options: Options) -> bytes:

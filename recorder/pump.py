@@ -15,8 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringtape.recorder import merge
+from ringtape.recorder.bpf import PAGE
 from ringtape.recorder.drain import TableDrain, iterated_rows, still_open, written_rows
-from ringtape.recorder.kernel import PAGE, Kernel
+from ringtape.recorder.kernel import Kernel
 from ringtape.recorder.ledger import Counters, Ledger
 from ringtape.recorder.ring import open_rings
 from ringtape.recorder.upkeep import Upkeep

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ringtape.recorder.bpf import Map
-from ringtape.recorder.kernel import PAGE
+from ringtape.recorder.bpf import PAGE, Map
 from ringtape.schemas.errors import RecordingError
 from ringtape.schemas.layout import BUSY, DISCARDED, record_dtype
 from ringtape.schemas.table import Table

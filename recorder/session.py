@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 
 from ringtape.recorder import journal as journals
 from ringtape.recorder import kernel as kernels
+from ringtape.recorder.bpf import PAGE
 from ringtape.recorder.descriptors import Descriptor, descriptor_rows, descriptors
 from ringtape.recorder.folder import create_folder
 from ringtape.recorder.journal import Journal
-from ringtape.recorder.kernel import PAGE, Kernel
+from ringtape.recorder.kernel import Kernel
 from ringtape.recorder.launcher import Launcher
 from ringtape.recorder.mappings import Stacks
 from ringtape.recorder.options import Options

@@ -5,8 +5,7 @@ import os
 
 import numpy as np
 
-from ringtape.recorder.bpf import Map, MapType
-from ringtape.recorder.kernel import PAGE
+from ringtape.recorder.bpf import PAGE, Map, MapType
 from ringtape.recorder.ring import COUNTERS, RecordRing, SlotRing
 from ringtape.schemas.layout import record_dtype
 from ringtape.schemas.table import table

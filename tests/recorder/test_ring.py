@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringtape.recorder import ring as rings
-from ringtape.recorder.bpf import Map, MapType
-from ringtape.recorder.kernel import PAGE
+from ringtape.recorder.bpf import PAGE, Map, MapType
 from ringtape.recorder.ring import COUNTERS, map_counters, open_rings, slot_rings
 from ringtape.schemas.errors import RecordingError
 from ringtape.schemas.layout import record_dtype

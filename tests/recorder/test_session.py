@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ringtape.recorder.kernel import MAX_RINGS, PAGE, ring_bytes, slots_of
+from ringtape.recorder.bpf import PAGE
+from ringtape.recorder.kernel import MAX_RINGS, ring_bytes, slots_of
 from ringtape.recorder.options import Options, Target, choose_tables
 from ringtape.recorder.session import default_output, describe_host, parse_ring_sizes, read_clock
 from ringtape.schemas.errors import UsageError
