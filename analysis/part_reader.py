@@ -37,8 +37,8 @@ _NOT_NEGATIVE = {
     "dur": "duration", "pid": "process", "tid": "thread", "count": "count", "sum": "sum", "interval": "interval", "utime": "CPU time",
     "stime": "CPU time",
 }  # fmt: skip
-_ALSO = {("losses", "abi"): (0,)}
-"""Codes that mean that there is none: losses of tables without system calls have no ABI."""
+_ALSO = {("losses", "abi"): (0,), ("block", "operation"): range(-128, 128), ("block", "status"): range(-128, 128)}
+"""Codes that mean that there is none (losses of tables without system calls have no ABI), and those that kernels give as they like."""
 
 
 def main(argv: list[str]) -> int:

@@ -143,6 +143,15 @@ def flags_text(flags: int) -> str:
     return " ".join(name for bit, name in FLAGS.items() if flags >> bit & 1)
 
 
+def several(number: int) -> str:
+    """Return a number of requests with its verb.
+
+    >>> several(1), several(1200)
+    ('1 request was', '1,200 requests were')
+    """
+    return "1 request was" if number == 1 else f"{number:,} requests were"
+
+
 def lost_requests(trace: Trace) -> pl.DataFrame:
     """Return the requests that were made and not recorded.
 

@@ -56,6 +56,14 @@ def read_kernel_types(members: Iterable[tuple[str, str]], path: Path = VMLINUX, 
     return _Reader(data, path).kernel_types(wanted, set(variables))
 
 
+def read_enumerators(names: Iterable[str], path: Path = VMLINUX) -> dict[str, int]:
+    """Return the values of the kernel's enumerators of these names; what it does not have, or no types at all, is absent."""
+    try:
+        return _Reader(path.read_bytes(), path).enumerators(set(names))
+    except (OSError, RecordingError):
+        return {}
+
+
 class _Reader:
     def __init__(self, data: bytes, path: Path) -> None:
         magic, version, _, header, types_at, types_len, strings_at, strings_len = struct.unpack_from("=HBBIIIII", data)
@@ -124,6 +132,26 @@ class _Reader:
             if name in wanted:
                 found[name] = offset
         return found
+
+    def enumerators(self, wanted: set[str]) -> dict[str, int]:
+        """Return the values of the wanted enumerators; of one name with two values neither."""
+        names = {offset + 1: name for name in wanted if (offset := self._strings.find(b"\0" + name.encode() + b"\0")) >= 0}
+        found: dict[str, int] = {}
+        doubtful = set()
+        position = self._begin
+        while position < self._end:
+            _, info, _ = struct.unpack_from("=III", self._data, position)
+            kind, count = info >> 24 & 31, info & 0xFFFF
+            if kind in (_ENUM, _ENUM64):
+                for index in range(count):
+                    at = position + 12 + _PER_ITEM[kind] * index
+                    (offset,) = struct.unpack_from("=I", self._data, at)
+                    if (name := names.get(offset)) is not None:
+                        (value,) = struct.unpack_from("=i" if kind == _ENUM else "=q", self._data, at + 4)
+                        if found.setdefault(name, value) != value:
+                            doubtful.add(name)
+            position += 12 + _EXTRA.get(kind, 0) + _PER_ITEM.get(kind, 0) * count
+        return {name: value for name, value in found.items() if name not in doubtful}
 
     def _resolve(self, number: int) -> tuple[int, int, int, int]:
         """Follow typedefs and qualifiers; return (type number, kind, info, size or type)."""

@@ -52,6 +52,7 @@ class Bytecode:
     bcc: str
     cached: bool
     unavailable: Mapping[str, str]
+    samplers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ def bytecode(names: Sequence[str], cpus: int) -> Bytecode:
         bcc=entry["bcc"],
         cached=cached,
         unavailable=source.unavailable,
+        samplers=source.samplers,
     )
 
 

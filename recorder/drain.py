@@ -179,6 +179,27 @@ def still_open(records: NDArray[np.void], now: int) -> NDArray[np.void]:
     return records
 
 
+def written_rows(of: Table, data: bytes) -> pa.Table | None:
+    """Make rows of what a task iterator wrote, each record followed by its tails; None if there are none."""
+    dtype = record_dtype(of)
+    starts, at = [], 0
+    tails: dict[str, list[bytes]] = {column.name: [] for column in of.tail}
+    while at + dtype.itemsize <= len(data):
+        record = np.frombuffer(data, dtype, 1, at)
+        starts.append(record)
+        at += dtype.itemsize
+        for name, values in tails.items():
+            length = int(record[f"{name}_len"][0])
+            values.append(data[at : at + length])
+            at += length
+    if not starts:
+        return None
+    columns: dict[str, NDArray[np.generic] | pa.Array] = dict(columns_of(starts, [column.name for column in of.fixed]))
+    columns |= {name: pa.array(values, pa.binary()) for name, values in tails.items()}
+    (rows,) = pieces(of, sort_columns(columns), 0)
+    return rows
+
+
 def existing_records(data: bytes, target: Target) -> NDArray[np.void]:
     """Return what the iterator at attachment wrote (of every thread, where the target is not marked) of threads that are meant."""
     records = np.frombuffer(data, record_dtype(table("processes"))) if data else np.empty(0, record_dtype(table("processes")))

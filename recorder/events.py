@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ringtape.recorder import bpf, perf_events
 from ringtape.recorder.bpf import MapType
-from ringtape.recorder.tracefs import FormatError, event_names, find_tracefs, is_path, read_event
+from ringtape.recorder.tracefs import event_names, find_tracefs, is_path, read_events
 from ringtape.schemas.errors import RecordingError, UsageError
 from ringtape.schemas.events import HEADER_SIZE, RECORD_LIMIT, Event, EventField
 from ringtape.schemas.manifest import Probe
@@ -60,11 +60,11 @@ def choose_events(patterns: Sequence[str]) -> Choice:
             "name fewer: `ringtape events GLOB` lists them",
         )
     events, refused = [], []
-    for name in chosen:
-        try:
-            events.append(read_event(place, name))
-        except (OSError, FormatError) as error:
-            reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
+    for name, found in read_events(place, chosen):
+        if isinstance(found, Event):
+            events.append(found)
+        else:
+            reason = os.strerror(found.errno).lower() if isinstance(found, OSError) and found.errno else str(found)
             refused.append((name, f"its format file cannot be read: {reason}"))
     if not events:
         raise none_left(refused)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from mmap import mmap
 from pathlib import Path
 
-from ringtape.recorder import bpf
+from ringtape.recorder import bpf, perf_events
 from ringtape.recorder.bpf import Map, MapType
 from ringtape.recorder.compile import Bytecode, bytecode
 from ringtape.recorder.events import Tracepoints
 from ringtape.recorder.journal import Journal
-from ringtape.recorder.options import Options, cgroup_root, possible_cpus
+from ringtape.recorder.options import Options, cgroup_root, online_cpus, possible_cpus
 from ringtape.recorder.program import ring_tables
 from ringtape.schemas.abi import syscalls as abi
 from ringtape.schemas.errors import RecordingError
@@ -56,6 +56,8 @@ class Kernel:
     at_start: dict[str, bytes] = field(default_factory=dict)
     at_end: dict[str, bytes] = field(default_factory=dict)
     tracepoints: Tracepoints = field(default_factory=Tracepoints)
+    events: list[int] = field(default_factory=list)
+    profile: int = 0
 
     def attach(self) -> None:
         """Attach every program to its tracepoint, and note what could not be."""
@@ -79,13 +81,31 @@ class Kernel:
             except OSError as error:
                 self.probes.append(Probe(name, False, os.strerror(error.errno or 0)))
         self.probes.extend(self.tracepoints.attach())
+        for name in self.code.samplers if self.profile else ():
+            self._sample(f"sampler__{name}")
+
+    def _sample(self, name: str) -> None:
+        """Run a sampler on every CPU that is online."""
+        if name in self.refused:
+            self.probes.append(Probe(name, False, self.refused[name]))
+            return
+        flags = perf_events.DISABLED | perf_events.FREQUENCY | perf_events.EXCLUDE_IDLE
+        try:
+            for cpu in online_cpus():
+                event = perf_events.open_event(perf_events.TYPE_SOFTWARE, perf_events.CPU_CLOCK, cpu, period=self.profile, flags=flags)
+                self.events.append(event)
+                perf_events.run_program(event, self.programs[name])
+            self.probes.append(Probe(name, True))
+        except OSError as error:
+            self.probes.append(Probe(name, False, os.strerror(error.errno or 0)))
 
     def detach(self) -> None:
         """Detach every program: from here on the target runs as if it had never been recorded."""
         self.tracepoints.detach()  # while new threads of the target are still marked
-        for link in self.links:
+        for link in (*self.links, *self.events):
             os.close(link)
         self.links.clear()
+        self.events.clear()
 
     def iterate(self, name: str) -> bytes:
         """Run a task iterator over every thread of the machine and return what it wrote."""
@@ -192,10 +212,12 @@ def load(options: Options) -> Kernel:
     cpus = possible_cpus()
     _check_privilege()
     code = bytecode(options.tables, cpus)
+    if options.offcpu is None:
+        code.probes.pop("samples__sched_switch", None)
     recorded = [one for one in ring_tables(options.tables) if one.name not in code.unavailable]
     shards = min(cpus, MAX_RINGS)
     slots = {one.name: slots_of(one, options.ring_size(one), cpus) for one in recorded if not one.in_ring_buffer}
-    kernel = Kernel({}, {one.name: [] for one in recorded}, slots, {}, code, cpus, secrets.randbits(64) | 1)
+    kernel = Kernel({}, {one.name: [] for one in recorded}, slots, {}, code, cpus, secrets.randbits(64) | 1, profile=options.profile)
     kernel.tracepoints = Tracepoints.of(options.events)
     try:
         # The kernel clears every page of a ring as it makes it, which takes as long as all the rest: side by side.
@@ -263,6 +285,12 @@ def _load_programs(kernel: Kernel, options: Options) -> None:
                 if of not in kernel.rings or table(of).default:
                     raise
                 kernel.refused[name] = error.what  # the other tables do not need it
+    for name in code.samplers:
+        program = bpf.relocate(code.code[f"sampler__{name}"], numbers)
+        try:
+            kernel.programs[f"sampler__{name}"] = bpf.load_program(name, program, bpf.PROG_TYPE_PERF_EVENT)
+        except RecordingError as error:
+            kernel.refused[f"sampler__{name}"] = error.what
     for name in code.iterators:
         program = bpf.relocate(code.code[f"iterator__{name}"], numbers)
         over = code.file_iterator if name in code.over_files else code.iterator
@@ -318,7 +346,7 @@ def _config(options: Options, kernel: Kernel, shards: int, size: int) -> bytes:
     )
     slots = b"".join(struct.pack("=I", kernel.slots.get(name, 0)) for name in tables())
     head += slots + bytes(-(len(head) + len(slots)) % 8)
-    packed = head + struct.pack("=8Q", *uids) + comms
+    packed = head + struct.pack("=8Q", *uids) + comms + struct.pack("=Q", options.offcpu or 0)
     if len(packed) != size:
         raise RecordingError(f"struct config has {size} bytes in the probe and {len(packed)} here")
     return packed

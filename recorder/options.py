@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from ringtape.schemas.table import Table, table, tables
 
 CHOICES = 8
 """Values of --comm or --uid at most (CHOICES in probes/common.bpf.h)."""
+DEFAULT_PROFILE = 99
+"""Samples per second where the table is asked for without a frequency: no multiple of what timers usually fire at."""
 COMM_LENGTH = 15
 """Longest command name that the kernel keeps (TASK_COMM_LEN - 1)."""
 
@@ -87,7 +90,8 @@ class Options:
     """A recording as asked for.
 
     ``calls`` are the numbers (ABI name, number) of the system calls to record, empty for all; ``min_duration`` is in
-    ns; ``ring_sizes`` maps tables to bytes for all CPUs together; ``duration`` is in ns, None for no limit.
+    ns; ``profile`` is in samples per second, 0 for none; ``offcpu`` is the shortest time off a CPU in ns whose stack is
+    kept, None for no such stacks; ``ring_sizes`` maps tables to bytes for all CPUs together; ``duration`` is in ns, None for no limit.
     """
 
     target: Target
@@ -101,6 +105,8 @@ class Options:
     merge: bool = True
     events: Choice = field(default_factory=Choice)
     event_patterns: tuple[str, ...] = ()
+    profile: int = 0
+    offcpu: int | None = None
 
     def ring_size(self, wanted: Table) -> int:
         """Return the bytes for the rings of a table, all CPUs together."""
@@ -116,11 +122,12 @@ class Options:
             "duration": self.duration,
             "ring_size": {name: self.ring_size(table(name)) for name in self.tables if table(name).origin == "ring"},
             "wait_for_descendants": self.wait_for_descendants,
+            **({"profile": self.profile, "offcpu_stacks": self.offcpu} if "samples" in self.tables else {}),
         }
 
 
-def choose_tables(text: str | None, events: bool = False) -> tuple[str, ...]:
-    """Return the tables to record: those named, the default set, or all; those that they need, and the recorder's own.
+def choose_tables(text: str | None, also: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the tables to record: those named, the default set, or all; ``also``; those that they need, and the recorder's own.
 
     ``events`` says whether any event is named; the table ``events`` is recorded exactly then.
 
@@ -141,12 +148,12 @@ def choose_tables(text: str | None, events: bool = False) -> tuple[str, ...]:
                 raise UsageError(f"unknown table {name!r}", f"choose from {', '.join(rings)}, or all")
         if not chosen:
             raise UsageError("--tables names no table", f"choose from {', '.join(rings)}, or all")
-    if events:
-        chosen = [*chosen, "events"]
-    elif text == "all":
-        chosen = [name for name in chosen if name != "events"]
-    elif "events" in chosen:
-        raise UsageError("the table events without an event", "name some with --event, such as --event sched:sched_process_exit")
+    if "events" not in also:
+        if text == "all":
+            chosen = [name for name in chosen if name != "events"]
+        elif "events" in chosen:
+            raise UsageError("the table events without an event", "name some with --event, such as --event sched:sched_process_exit")
+    chosen = [*chosen, *also]
     needed = {need for name in chosen for need in table(name).needs}
     own = {name for name, one in tables().items() if one.origin == "recorder" and one.default}
     return tuple(sorted({*chosen, *needed, *own}))
@@ -225,6 +232,24 @@ def check_uids(users: Sequence[str]) -> tuple[int, ...]:
     return tuple(uids)
 
 
+def check_profile(frequency: int | None) -> int:
+    """Return the samples per second, 0 for none.
+
+    Raises
+    ------
+    UsageError
+        If the kernel would not sample that often.
+    """
+    if frequency is None:
+        return 0
+    most = 100_000
+    with contextlib.suppress(OSError, ValueError):
+        most = int(Path("/proc/sys/kernel/perf_event_max_sample_rate").read_text())
+    if not 1 <= frequency <= most:
+        raise UsageError(f"--profile {frequency}", f"this kernel takes 1 to {most} samples a second (kernel.perf_event_max_sample_rate)")
+    return frequency
+
+
 def check_cgroup(path: Path) -> Path:
     """Return the folder if it is a cgroup of the version 2 hierarchy.
 
@@ -255,3 +280,10 @@ def possible_cpus() -> int:
     """Return one more than the highest CPU number that can ever be (the kernel's nr_cpu_ids, by which it lays out per-CPU values)."""
     text = Path("/sys/devices/system/cpu/possible").read_text().strip()
     return max(int(part.split("-")[-1]) for part in text.split(",")) + 1
+
+
+def online_cpus() -> list[int]:
+    """Return the CPUs that run now."""
+    text = Path("/sys/devices/system/cpu/online").read_text().strip()
+    ranges = [part.partition("-") for part in text.split(",")]
+    return [cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1)]

@@ -17,7 +17,7 @@ from ringtape.schemas.errors import RecordingError
 
 TYPE_SOFTWARE, TYPE_TRACEPOINT = 1, 2
 CPU_CLOCK, DUMMY = 0, 9
-DISABLED, FREQUENCY = 1 << 0, 1 << 10
+DISABLED, EXCLUDE_IDLE, FREQUENCY = 1 << 0, 1 << 7, 1 << 10
 IOC_ENABLE, IOC_SET_BPF = 0x2400, 0x40042408
 _SYSCALL = {"x86_64": 298, "aarch64": 241}
 _ATTR_SIZE = 128

@@ -8,8 +8,9 @@ as one that is not.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from ringtape.schemas.events import SYMBOLS_LIMIT, Show, Symbols
 
@@ -61,18 +62,21 @@ _Value = int | _Ref | _Text | _Braces | None
 
 @dataclass
 class Meaning:
-    """What a ``print fmt`` says of the fields of an event, by their names."""
+    """What a ``print fmt`` says of the fields of an event, by their names; ``unknown`` are names of constants without a value."""
 
     symbols: dict[str, Symbols] = field(default_factory=dict)
     shows: dict[str, Show] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
 
 
 class _ForeignError(Exception):
     """The text is not an expression that is understood."""
 
 
-def parse_print_format(text: str) -> Meaning:
+def parse_print_format(text: str, constants: Mapping[str, int] = MappingProxyType({})) -> Meaning:
     """Return what a ``print fmt`` tells; what it does not tell in a form that is understood is left out, never an error.
+
+    ``constants`` holds the values of the kernel's enumerators, which many formats name instead of writing their values.
 
     >>> found = parse_print_format('"vec=%u [action=%s]", REC->vec, __print_symbolic(REC->vec, { 0, "HI" }, { 1, "TIMER" })')
     >>> found.symbols["vec"].names
@@ -81,7 +85,7 @@ def parse_print_format(text: str) -> Meaning:
     meaning = Meaning()
     if len(text) > TEXT_LIMIT:
         return meaning
-    parser = _Parser(text, meaning)
+    parser = _Parser(text, meaning, constants)
     try:
         arguments = parser.arguments()
     except _ForeignError:
@@ -132,8 +136,9 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
 class _Parser:
     """A recursive descent over the tokens; every step takes one at least, and the depth is bounded."""
 
-    def __init__(self, text: str, meaning: Meaning) -> None:
+    def __init__(self, text: str, meaning: Meaning, constants: Mapping[str, int]) -> None:
         self._meaning = meaning
+        self._constants = constants
         self._depth = 0
         self._at = 0
         self._tokens: list[tuple[str, str]] = []
@@ -254,7 +259,10 @@ class _Parser:
                 return self._call(text)
             while self._peek()[0] == "name":  # `struct x`, `unsigned int`: a type, as in sizeof
                 self._take()
-            return None
+            if text not in self._constants:
+                self._meaning.unknown.add(text)
+                return None
+            return self._constants[text] & _ALL
         raise _ForeignError
 
     def _call(self, name: str) -> _Value:

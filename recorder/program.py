@@ -24,6 +24,7 @@ _PROBE = re.compile(r"^PROBE\((\w+)\)", re.MULTILINE)
 _ITERATOR = re.compile(r"^(?:FILE_)?ITERATOR\((\w+)\)", re.MULTILINE)
 _FILE_ITERATOR = re.compile(r"^FILE_ITERATOR\((\w+)\)", re.MULTILINE)
 _TRACEPOINT = re.compile(r"^TRACEPOINT\((\w+)\)", re.MULTILINE)
+_SAMPLER = re.compile(r"^SAMPLER\((\w+)\)", re.MULTILINE)
 _INCLUDE = re.compile(r'^#include "(\w+\.bpf\.h)"$', re.MULTILINE)
 _VARIABLE = re.compile(r"\bPER_CPU_(\w+)")
 _MEMBER = re.compile(
@@ -47,8 +48,8 @@ class Source:
 
     ``maps`` are numbered by their order: the bytecode names them by that number. ``probes`` maps functions to the
     tracepoints that they attach to, ``iterators`` are the names of iterators over tasks, those of ``over_files`` over their
-    open files, ``unavailable`` the tables that this kernel cannot supply, and why, ``templates`` the programs that are loaded
-    once for each event.
+    open files, ``samplers`` those of perf event programs, ``unavailable`` the tables that this kernel cannot supply, and why,
+    ``templates`` the programs that are loaded once for each event.
     """
 
     text: str
@@ -58,12 +59,18 @@ class Source:
     unavailable: Mapping[str, str]
     templates: tuple[str, ...] = ()
     over_files: frozenset[str] = frozenset()
+    samplers: tuple[str, ...] = ()
 
     @property
     def functions(self) -> list[str]:
         """Every function whose bytecode is wanted: programs, iterators, and those that tell the sizes of maps."""
         sizes = [f"map_{what}__{spec.name}" for spec in self.maps for what in ("key", "value")]
-        return [*self.probes, *(f"iterator__{name}" for name in self.iterators), *(f"template__{name}" for name in self.templates), *sizes]
+        programs = [
+            *(f"iterator__{name}" for name in self.iterators),
+            *(f"template__{name}" for name in self.templates),
+            *(f"sampler__{name}" for name in self.samplers),
+        ]
+        return [*self.probes, *programs, *sizes]
 
 
 def ring_tables(names: Sequence[str]) -> tuple[Table, ...]:
@@ -194,7 +201,8 @@ def assemble(names: Sequence[str], types: KernelTypes, cpus: int) -> Source:
     iterators = tuple(name for file in files for name in _ITERATOR.findall(_read(file)))
     templates = tuple(name for file in files for name in _TRACEPOINT.findall(_read(file)))
     over_files = frozenset(name for file in files for name in _FILE_ITERATOR.findall(_read(file)))
-    return Source("\n".join([*prelude, *body]) + "\n", maps, probes, iterators, unavailable, templates, over_files)
+    samplers = tuple(name for file in files for name in _SAMPLER.findall(_read(file)))
+    return Source("\n".join([*prelude, *body]) + "\n", maps, probes, iterators, unavailable, templates, over_files, samplers)
 
 
 def _entries(text: str, symbols: Mapping[str, int]) -> int:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ringtape.recorder import merge
-from ringtape.recorder.drain import TableDrain, iterated_rows, still_open
+from ringtape.recorder.drain import TableDrain, iterated_rows, still_open, written_rows
 from ringtape.recorder.kernel import PAGE, Kernel
 from ringtape.recorder.ledger import Counters, Ledger
 from ringtape.recorder.ring import open_rings
@@ -37,6 +37,9 @@ class Source(Protocol):
 
     def rows(self, closing: bool) -> Iterable[tuple[Table, pa.Table]]:
         """Return what is new since the last call, as sorted rows by table; ``closing`` says that it is the last."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
 
 
 class Pump:
@@ -104,8 +107,7 @@ class Pump:
     def _add_iterated(self, written: Mapping[str, bytes], when: str) -> None:
         """Seal what the tables' iterators ``<table>_attach`` or ``<table>_detach`` wrote."""
         for drain in self.drains:
-            records = np.frombuffer(written.get(f"{drain.table.name}_{when}", b""), record_dtype(drain.table))
-            self.add(drain.table, iterated_rows(drain.table, records))
+            self.add(drain.table, written_rows(drain.table, written.get(f"{drain.table.name}_{when}", b"")))
 
     def step(self) -> None:
         """Seal what is due: every second, and a table whose ring is a quarter full."""
@@ -184,7 +186,9 @@ class Pump:
         self.close()
 
     def close(self) -> None:
-        """Give up the trace folder."""
+        """Give up the trace folder, and what other rows came from."""
+        for source in self.sources:
+            source.close()
         self.writer.close()
 
 

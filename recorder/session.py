@@ -26,6 +26,7 @@ from ringtape.recorder.folder import create_folder
 from ringtape.recorder.journal import Journal
 from ringtape.recorder.kernel import PAGE, Kernel
 from ringtape.recorder.launcher import Launcher
+from ringtape.recorder.mappings import Stacks
 from ringtape.recorder.options import Options
 from ringtape.recorder.privileges import User, acting_as, drop, import_while_readable
 from ringtape.recorder.progress import Progress
@@ -124,6 +125,9 @@ class Session:
             for name in kernel.code.iterators:
                 if name.endswith("_detach"):
                     kernel.prepare_iterator(name)
+            stacks = Stacks(self._options.target, launcher.pid if launcher else None) if "samples" in kernel.rings else None
+            if stacks:
+                undo.callback(stacks.close)
             # numpy and pyarrow come in after the privileges are given up: no library that size ever runs with them.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             import_while_readable(self._user, "ringtape.recorder.pump")
@@ -136,6 +140,8 @@ class Session:
             header = self._header(kernel, journal, reason, time.clock_gettime_ns(time.CLOCK_MONOTONIC))
             pump = self._start(folder, kernel, header, existing, opened)
             undo.callback(pump.discard)
+            if stacks:
+                stacks.begin(pump)
             if launcher:
                 if self._signal:
                     raise SystemExit(128 + self._signal)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
+from ringtape.recorder.btf import read_enumerators
 from ringtape.recorder.print_format import parse_print_format
 from ringtape.schemas.errors import RecordingError
 from ringtape.schemas.events import HEADER_SIZE, RECORD_LIMIT, STRINGS_LIMIT, Event, EventField, Shape, describe_events, parse_events
@@ -71,8 +74,26 @@ def event_names(place: Path) -> list[str]:
         raise RecordingError(f"{place / 'available_events'}: {os.strerror(error.errno or 0).lower()}", "run it with sudo") from None
 
 
-def read_event(place: Path, name: str) -> Event:
-    """Return a tracepoint as its format file describes it.
+def read_events(place: Path, names: Sequence[str]) -> Iterator[tuple[str, Event | OSError | FormatError]]:
+    """Yield each name with the tracepoint as its format file describes it, or with what is wrong with that file.
+
+    What the kernel's formats call by the names of enumerators has the values that the kernel's types tell.
+    """
+    found: dict[str, Event | OSError | FormatError] = {}
+    unknown: dict[str, set[str]] = {}
+    for name in names:
+        try:
+            found[name] = read_event(place, name, unknown=unknown.setdefault(name, set()))
+        except (OSError, FormatError) as error:
+            found[name] = error
+    wanted = {constant for constants in unknown.values() for constant in constants}
+    values = read_enumerators(wanted) if wanted else {}
+    for name, one in found.items():
+        yield name, read_event(place, name, values) if isinstance(one, Event) and unknown[name] & values.keys() else one
+
+
+def read_event(place: Path, name: str, constants: Mapping[str, int] = MappingProxyType({}), unknown: set[str] | None = None) -> Event:
+    """Return a tracepoint as its format file describes it; parameters as those of `parse_format`.
 
     Raises
     ------
@@ -84,10 +105,10 @@ def read_event(place: Path, name: str) -> Event:
     group, _, event = name.partition(":")
     with (place / "events" / group / event / "format").open("rb") as file:
         content = file.read(FORMAT_LIMIT + 1)
-    return parse_format(content.decode("utf-8", "replace"), group)
+    return parse_format(content.decode("utf-8", "replace"), group, constants, unknown)
 
 
-def parse_format(text: str, group: str) -> Event:
+def parse_format(text: str, group: str, constants: Mapping[str, int] = MappingProxyType({}), unknown: set[str] | None = None) -> Event:
     """Return the tracepoint that a format file describes.
 
     Parameters
@@ -96,6 +117,10 @@ def parse_format(text: str, group: str) -> Event:
         Content of the file.
     group : str
         The folder that it lies in: the part of the name before the colon.
+    constants : mapping
+        Values of the kernel's enumerators.
+    unknown : set, optional
+        Takes the names of constants that have no value.
 
     Raises
     ------
@@ -110,7 +135,9 @@ def parse_format(text: str, group: str) -> Event:
     number = _after(lines, "ID: ")
     if not re.fullmatch(r"[0-9]{1,5}", number) or int(number) >= 1 << 16:
         raise FormatError(f"ID {number!r:.40} is no number of an event")
-    meaning = parse_print_format(print_format.strip()) if found else parse_print_format("")
+    meaning = parse_print_format(print_format.strip() if found else "", constants)
+    if unknown is not None:
+        unknown |= meaning.unknown
     fields: list[EventField] = []
     for line in lines:
         if line.startswith("\tfield"):

@@ -10,7 +10,7 @@ from ringtape.analysis.analyses.latency import QUANTILES
 from ringtape.analysis.pictures import Picture
 from ringtape.analysis.quantiles import bucket, histogram, quantiles
 from ringtape.analysis.registry import Result, analysis
-from ringtape.analysis.requests import COMPLETE, GROUPS, MERGED, By, Requests, lost_requests
+from ringtape.analysis.requests import COMPLETE, GROUPS, MERGED, By, Requests, lost_requests, several
 from ringtape.analysis.summary import span
 from ringtape.analysis.trace import Trace
 
@@ -170,13 +170,21 @@ def device_time_over_time(trace: Trace, *, windows: int = 120) -> pl.DataFrame:
     )
 
 
+def notes(result: pl.DataFrame) -> Iterator[str]:
+    """Yield what has to be said beside a result."""
+    if len(result) and (lost := int(result["lost"][0])):
+        yield f"{several(lost)} lost: where a quantile depends on them, the bounds of its true value are shown"
+    if untimed := int(result.filter(pl.col("stage") == "total")["untimed"].sum()):
+        yield f"{several(untimed)} left out whose whole life is not known: begun before the recording, not ended in it, or their end was not seen"
+
+
 def pictures(trace: Trace) -> Iterator[Picture]:
     """Draw the distribution, and the device's time over time."""
     from ringtape.analysis.plots.block import stages
     from ringtape.analysis.plots.latency import heat_map
 
     lost = int(lost_requests(trace)["lost"].sum())
-    note = f"{lost:,} requests were lost and are not in the picture" if lost else ""
+    note = f"{several(lost)} lost and not in the picture" if lost else ""
     caption = "Block I/O: time in the queue (dashed) and at the device, by percentile: at 99, one request in a hundred took longer."
     yield Picture("block-latency", caption, stages(request_percentiles(trace), note=note))
     over_time = device_time_over_time(trace)

@@ -23,6 +23,7 @@ from ringtape.analysis.requests import (
     follow_each_other,
     lost_requests,
     operation_name,
+    several,
 )
 from ringtape.analysis.summary import span
 from ringtape.analysis.trace import Trace
@@ -144,6 +145,13 @@ def block_pattern(trace: Trace, *, by: By | Sequence[By] = ("device", "operation
     return requests.named(result).sort("bytes", "requests", *names, descending=[True, True, *(False for _ in names)], nulls_last=True)
 
 
+def notes(result: pl.DataFrame) -> Iterator[str]:
+    """Yield what has to be said beside a result."""
+    if len(result) and (lost := int(result["lost"][0])):
+        yield f"{several(lost)} lost: what is counted here is the least, and each can make two others seem in or out of order"
+    yield "what the page cache writes back later is attributed to a kworker, which is recorded with --all only"
+
+
 def depth_over_time(trace: Trace, *, windows: int = WINDOWS) -> pl.DataFrame:
     """Return queue depth over time.
 
@@ -236,7 +244,7 @@ def pictures(trace: Trace) -> Iterator[Picture]:
     from ringtape.analysis.plots.block import address_map, queue_depth, size_bars
 
     lost = int(lost_requests(trace)["lost"].sum())
-    note = f"{lost:,} requests were lost and are not in the picture" if lost else ""
+    note = f"{several(lost)} lost and not in the picture" if lost else ""
     depth = depth_over_time(trace)
     window = f" in windows of {format_duration(float(depth['end'][0]))}" if len(depth) else ""
     caption = f"Requests at the device, and waiting to be issued, over time: mean (area) and most (line){window}."

@@ -71,8 +71,8 @@ def memory(trace: Trace) -> pl.DataFrame:
     Examples
     --------
     >>> from ringtape.analysis.analyses.memory import memory
-    >>> memory(getfixture("memory_trace")).select("command", "process", "peak", "last", "late_growth_per_s").rows()
-    [('app', 100, 12288, 8192, -40960.0)]
+    >>> memory(getfixture("memory_trace")).select("command", "process", "peak", "last", "samples").rows()
+    [('app', 100, 12288, 8192, 5)]
     """
     in_force, lives = process_lives(trace)
     rows = samples(trace, in_force)

@@ -32,25 +32,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print a line per event."""
     from ringtape.recorder.events import list_events
-    from ringtape.recorder.tracefs import FormatError, read_event
+    from ringtape.recorder.tracefs import read_events
     from ringtape.schemas.escape import escape
-    from ringtape.schemas.events import describe_events
+    from ringtape.schemas.events import Event, describe_events
 
     place, names = list_events(args.patterns)
     fields = args.verbose or args.json or (len(names) == 1 and bool(args.patterns))
     unreadable = 0
-    for name in names:
-        if not fields:
-            print(escape(name))
-            continue
-        try:
-            event = read_event(place, name)
-        except (OSError, FormatError) as error:
+    if not fields:
+        print("\n".join(map(escape, names)))
+        return 0
+    for name, event in read_events(place, names):
+        if not isinstance(event, Event):
             unreadable += 1
-            reason = error.strerror if isinstance(error, OSError) else error
+            reason = event.strerror if isinstance(event, OSError) else event
             print(f"ringtape: {escape(name)}: its format file cannot be read: {escape(str(reason))}", file=sys.stderr)
-            continue
-        if args.json:
+        elif args.json:
             print(json.dumps({"event": name, **describe_events([event])[name]}))
         else:
             print("\n".join([escape(name), *_lines(event)]))

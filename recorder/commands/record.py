@@ -47,6 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tracepoints, such as sched:sched_process_exit or 'signal:*' (see `ringtape events`)",
     )
     what.add_argument("--min-duration", metavar="TIME", default="0", help="only calls that take at least this long, such as 10ms")
+    what.add_argument("--profile", metavar="HZ", type=int, help="also the stack of whatever runs, HZ times a second on each CPU (table samples)")
+    what.add_argument(
+        "--offcpu-stacks",
+        metavar="MIN",
+        nargs="?",
+        const="1ms",
+        help="also the stack of each thread that leaves its CPU for MIN (1ms) or longer (table samples)",
+    )
     how = parser.add_argument_group("how")
     how.add_argument("--duration", metavar="TIME", help="end the recording after this time")
     how.add_argument("--ring-size", metavar="SIZE", help="ring memory of each table for all CPUs together, such as 64M, or TABLE=SIZE,...")
@@ -66,7 +74,18 @@ def run(args: argparse.Namespace) -> int:
     _occupy_standard_streams()
     from ringtape.recorder.events import choose_events
     from ringtape.recorder.launcher import exit_as
-    from ringtape.recorder.options import Options, Target, check_cgroup, check_comms, check_pids, check_uids, choose_calls, choose_tables
+    from ringtape.recorder.options import (
+        DEFAULT_PROFILE,
+        Options,
+        Target,
+        check_cgroup,
+        check_comms,
+        check_pids,
+        check_profile,
+        check_uids,
+        choose_calls,
+        choose_tables,
+    )
     from ringtape.recorder.session import Session, default_output, parse_ring_sizes
     from ringtape.schemas.errors import UsageError
     from ringtape.schemas.units import parse_duration
@@ -86,7 +105,8 @@ def run(args: argparse.Namespace) -> int:
     events = [name for value in args.event for name in value.split(",") if name]
     if args.event and not events:
         raise UsageError("--event names no event", "name some, such as sched:sched_process_exit; `ringtape events` lists them")
-    chosen = choose_tables(args.tables, bool(events))
+    stacks = args.profile is not None or args.offcpu_stacks is not None
+    chosen = choose_tables(args.tables, (*(["events"] if events else []), *(["samples"] if stacks else [])))
     names = [name for value in args.syscall for name in value.split(",") if name]
     if args.syscall and not names:
         raise UsageError("--syscall names no system call", "name some, such as read,write; without --syscall all are recorded")
@@ -104,6 +124,8 @@ def run(args: argparse.Namespace) -> int:
         merge=not args.no_merge,
         events=choose_events(events),
         event_patterns=tuple(events),
+        profile=check_profile(args.profile if stacks or "samples" not in chosen else DEFAULT_PROFILE),
+        offcpu=parse_duration(args.offcpu_stacks) if args.offcpu_stacks is not None else None,
     )
     if options.duration == 0:
         raise UsageError("--duration 0 records nothing", "give it a time such as 10s, or leave it out")

@@ -6,6 +6,7 @@
  * FILE_ITERATOR(name)    the same for each open file of each process: ctx[2] the descriptor, ctx[3] the file
  * TRACEPOINT(name)       a classic tracepoint program, loaded once for each event (recorder/events.py); ctx is the event's record
  * PER_CPU_name           where a per-CPU variable of the kernel lies in a CPU's area, if the kernel's types tell
+ * SAMPLER(name)          a perf event program; ctx is its context, the current task the one that was found
  * MAP(name, KIND, key, value, entries)   a map; recorder/program.py learns the sizes from the code of map_key__*, map_value__*
  * READ(type, pointer, struct, member)    a direct read that the verifier checks against the kernel's own types
  * ARGS_tracepoint        how many arguments the tracepoint has on this kernel: newer ones have more
@@ -17,6 +18,7 @@
 #define ITERATOR(name) int iterator__##name(u64 *ctx)
 #define FILE_ITERATOR(name) ITERATOR(name)
 #define TRACEPOINT(name) int template__##name(u64 *ctx) /* BCC loads what is called tracepoint__ */
+#define SAMPLER(name) int sampler__##name(u64 *ctx)
 #define MAP(name, kind, key, value, entries)                     \
   int map_key__##name(u64 *ctx) { return sizeof(key); }          \
   int map_value__##name(u64 *ctx) { return sizeof(value); }
@@ -72,6 +74,7 @@ struct config {
   u32 slots[TABLE_COUNT];
   u64 uids[CHOICES];
   u64 comms[CHOICES][2];
+  u64 offcpu_min;
 };
 #define CONFIG ((const volatile struct config *)bpf_pseudo_fd(PSEUDO_MAP_VALUE, MAP_NUMBER_config))
 #define PSEUDO_MAP_VALUE 2

@@ -32,6 +32,10 @@ struct memory_state {
 };
 MAP(memory_state, TASK_STORAGE, u32, struct memory_state, 0)
 
+/* How far the parts of a CPU lie from the address that all CPUs have in common is the same for everything that is per CPU;
+ * here it is learnt from a map. */
+MAP(memory_compass, PERCPU_ARRAY, u32, u64, 1)
+
 #ifdef OFFSET_mm_rss_stat__count
 /* Before Linux 6.2: plain counters, to which each thread adds what it has gathered after 64 faults. */
 INLINE s64 rss_hint(u64 memory, u32 kind) { return *(s64 *)(ADDRESS(memory, mm_struct, rss_stat) + OFFSET_mm_rss_stat__count + 8 * kind); }
@@ -40,10 +44,6 @@ INLINE void rss_of(u64 memory, s64 *pages) {
   for (int i = 0; i < RSS_KINDS; i++) pages[i] = rss_hint(memory, i);
 }
 #else
-/* How far the parts of a CPU lie from the address that all CPUs have in common is the same for everything that is per CPU;
- * here it is learnt from a map. */
-MAP(memory_compass, PERCPU_ARRAY, u32, u64, 1)
-
 /* The verifier does not let pointers be compared or subtracted, but read as bytes. */
 INLINE u64 as_number(void *pointer) {
   void *volatile slot = pointer;
@@ -187,15 +187,15 @@ PROBE(task_newtask) {
   return 0;
 }
 
-#if ARGS_sched_process_exit > 1
-/* Since Linux 6.16 the memory is still there. */
+/* Since Linux 6.16 the memory is still there, and the tracepoint says whether this was the last thread. */
 PROBE(sched_process_exit) {
+#if ARGS_sched_process_exit > 1
   u64 task = ctx[0], memory = READ(u64, task, task_struct, mm);
   if (!(u8)ctx[1] || !memory || !is_recorded(task)) return 0;
   sample_memory(task, memory, now_ns());
+#endif
   return 0;
 }
-#endif
 
 INLINE int begin_stall(u8 kind, s32 order, u32 gfp) {
   u64 task = current_task();
@@ -240,7 +240,7 @@ PROBE(mm_vmscan_memcg_reclaim_end) { return end_stall(MEMORY_CGROUP, ctx[0], 0);
 PROBE(mm_vmscan_node_reclaim_begin) { return begin_stall(MEMORY_NODE, ctx[1], ctx[2]); }
 PROBE(mm_vmscan_node_reclaim_end) { return end_stall(MEMORY_NODE, ctx[0], 0); }
 
-/* Of each zone. Its tracepoints have a pointer to struct compact_control since Linux 5.19. */
+/* Of each zone. On newer kernels the first argument is struct compact_control, on older ones a page number. */
 PROBE(mm_compaction_begin) {
 #if defined(OFFSET_compact_control__order) && ARGS_mm_compaction_begin == 4
   u64 control = ctx[0];
@@ -250,9 +250,13 @@ PROBE(mm_compaction_begin) {
 #endif
 }
 
+PROBE(mm_compaction_end) {
 #if ARGS_mm_compaction_end > 0
-PROBE(mm_compaction_end) { return end_stall(MEMORY_COMPACTION, 0, ctx[ARGS_mm_compaction_end - 1]); }
+  return end_stall(MEMORY_COMPACTION, 0, ctx[ARGS_mm_compaction_end - 1]);
+#else
+  return 0;
 #endif
+}
 
 PROBE(mark_victim) {
   struct counters *counters;
@@ -261,7 +265,7 @@ PROBE(mark_victim) {
   if (!is_recorded(victim)) return 0;
   if (reserve_memory(&counters, victim, READ(u64, victim, task_struct, mm), MEMORY_OOM, now_ns(), 0)) publish(counters);
 #else
-  /* Before Linux 6.10 the number alone is told: whether the victim was recorded is known from the table processes. */
+  /* Older kernels tell the number alone: whether the victim was recorded is known from the table processes. */
   struct memory_record *record = reserve_memory(&counters, current_task(), 0, MEMORY_OOM, now_ns(), 0);
   if (!record) return 0;
   record->pid = record->tid = ctx[0];

@@ -11,6 +11,7 @@ from ringtape.analysis import pictures, registry
 from ringtape.analysis.analyses.block_latency import block_latency
 from ringtape.analysis.analyses.block_pattern import addresses, block_pattern, depth_over_time, request_sizes
 from ringtape.analysis.requests import Requests, at_once, follow_each_other, lost_requests, slices
+from ringtape.analysis.verification import verify
 from ringtape.schemas.errors import RingtapeError, UsageError
 from tests.factory import T0, make
 
@@ -156,6 +157,12 @@ def test_partitions_flags_commands_and_unknown_codes_have_names(folder):
         ("nvme0n1p2", "READ", "sync readahead", 100, "dd"),
         ("vda1", "operation 13", "", None, "?"),
     ]
+
+
+def test_codes_of_other_kernels_are_no_damage(folder):
+    trace = opened(folder, request(0, operation=11, status=17))
+    assert verify(trace.path).problems == []
+    assert trace.collect(trace.block.select("operation_name", "status_name")).row(0) == ("operation_11", "status_17")
 
 
 def test_a_group_that_does_not_exist_is_refused(folder):

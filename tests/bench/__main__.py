@@ -52,6 +52,12 @@ def _families(shop: Workshop) -> Section:
     return family_cost.measure(shop)
 
 
+def _family_pairs(shop: Workshop) -> Section:
+    from tests.bench import family_pairs
+
+    return family_pairs.measure(shop)
+
+
 def _server(shop: Workshop) -> Section:
     from tests.bench import server
 
@@ -64,6 +70,7 @@ SECTIONS: dict[str, Callable[[Workshop], Section]] = {
     "event-size": _event_size,
     "two-cpus": _two_cpus,
     "families": _families,
+    "family-pairs": _family_pairs,
     "server": _server,
     "response": _response,
 }

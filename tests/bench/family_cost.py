@@ -58,10 +58,10 @@ def measure(shop: Workshop) -> Section:
 def _measure(family: Family, shop: Workshop, section: Section) -> None:
     command = list(family.workload(shop, max(1, family.size // 20) if shop.quick else family.size))
     variants: dict[str, Callable[[], Metered]] = {
-        BARE: lambda: _run(shop, [], command),
-        AGAIN: lambda: _run(shop, [], command),
+        BARE: lambda: run_metered(shop, [], command),
+        AGAIN: lambda: run_metered(shop, [], command),
         FLOOR: lambda: _floor(shop, family, command),
-        RINGTAPE: lambda: _ringtape(shop, family, command),
+        RINGTAPE: lambda: recorded(shop, family, command),
     }
     if shutil.which("perf") and family.perf:
         variants[PERF] = lambda: _perf(shop, family, command)
@@ -92,7 +92,8 @@ def _measure(family: Family, shop: Workshop, section: Section) -> None:
     section.raw[family.name] = {name: [asdict(run) for run in runs] for name, runs in results.items()}
 
 
-def _run(shop: Workshop, prefix: Sequence[str | Path], command: Sequence[str | Path]) -> Metered:
+def run_metered(shop: Workshop, prefix: Sequence[str | Path], command: Sequence[str | Path]) -> Metered:
+    """Run a workload, under a tool if a prefix is given."""
     result = shop.new(".meter")
     shop.run([*prefix, shop.program("meter"), result, *command])
     wall, user, system = map(int, result.read_text().split())
@@ -102,12 +103,13 @@ def _run(shop: Workshop, prefix: Sequence[str | Path], command: Sequence[str | P
 
 def _floor(shop: Workshop, family: Family, command: Sequence[str | Path]) -> Metered:
     with floor.attached("empty", family.tracepoints):
-        return _run(shop, [], command)
+        return run_metered(shop, [], command)
 
 
-def _ringtape(shop: Workshop, family: Family, command: Sequence[str | Path]) -> Metered:
+def recorded(shop: Workshop, family: Family, command: Sequence[str | Path]) -> Metered:
+    """Run a workload while its family is recorded."""
     trace = shop.new(".trace")
-    run = _run(shop, [*shop.record(trace, *family.record), "--"], command)
+    run = run_metered(shop, [*shop.record(trace, *family.record), "--"], command)
     footer = TraceFolder.open(trace).footer
     assert footer is not None
     size = sum(os.path.getsize(path) for path in (trace / family.table).iterdir())
@@ -119,7 +121,7 @@ def _ringtape(shop: Workshop, family: Family, command: Sequence[str | Path]) -> 
 def _perf(shop: Workshop, family: Family, command: Sequence[str | Path]) -> Metered:
     data = shop.new(".perf")
     chosen = [word for event in family.perf for word in ("-e", event)]
-    run = _run(shop, ["perf", "record", "-q", "-o", data, *family.perf_options, *chosen, "--"], command)
+    run = run_metered(shop, ["perf", "record", "-q", "-o", data, *family.perf_options, *chosen, "--"], command)
     found = Metered(run.wall, run.user, run.system, perf_samples(shop, data), 0, data.stat().st_size)
     discard(data)
     return found

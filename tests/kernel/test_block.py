@@ -82,8 +82,8 @@ def wrapped(tmp_path, text):
 
 OLD_KERNEL = """
 read = compile.read_kernel_types
-def without(members):
-    types = read(members)
+def without(*arguments, **options):
+    types = read(*arguments, **options)
     types.tracepoints.pop("block_io_start")
     return types
 compile.read_kernel_types = without

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.recording import check_quiet, ringtape, wait_for
+import ringtape
+from ringtape.analysis.analyses.faults import faults
+from tests.kernel import recording
+from tests.kernel.recording import check_quiet, wait_for
 
 TABLES = ("--tables", "faults")
 USER, KERNEL, AT_ATTACH, AT_DETACH = range(4)
@@ -185,7 +188,7 @@ def test_a_thread_that_goes_on_has_its_counters_at_the_end(start, programs, tmp_
 
 @pytest.mark.parametrize("size", ["4K", "64K"])
 def test_what_a_tiny_ring_loses_is_in_the_ledger_and_the_counters_bridge_the_gap(record, programs, size):
-    done = record(*TABLES, "--ring-size", f"faults={size},processes=8M", "--", programs("memory"), "touch", "100000")
+    done = record(*TABLES, "--ring-size", f"faults={size},processes=8M", "--", programs("memory"), "touch", "40000")
     trace = done.trace.check()
     begin, end = marks_of(done.stdout)
     lost = sum(row["count"] for row in trace.rows("losses") if row["table"] == "faults" and row["cause"] == 0)
@@ -193,7 +196,50 @@ def test_what_a_tiny_ring_loses_is_in_the_ledger_and_the_counters_bridge_the_gap
     ringed = [row for row in trace.rows("faults") if row["kind"] <= KERNEL]
     assert len(ringed) + lost == sum(trace.footer.attempted["faults"].values())
     (exit_row,) = [row for row in trace.rows("processes") if row["kind"] == 3]
-    assert exit_row["min_flt"] - ringed[0]["min_flt"] >= end["minor"] - begin["minor"] == 100_000
+    assert exit_row["min_flt"] - ringed[0]["min_flt"] >= end["minor"] - begin["minor"] == 40_000
+    (found,) = faults(ringtape.open(done.path)).to_dicts()
+    assert (found["minor"], found["major"]) == counted_since_exec(trace)
+    assert found["traps"] == len([row for row in ringed if row["ts"] >= exec_of(trace)["ts"]])
+    assert found["untrapped"] >= lost
+
+
+def exec_of(trace):
+    return next(row for row in trace.rows("processes") if row["kind"] == 2)
+
+
+def counted_since_exec(trace):
+    """Return what the kernel counted for the command's first thread from its first row after the exec to its exit."""
+    began = exec_of(trace)
+    (end,) = [row for row in trace.rows("processes") if row["kind"] == 3 and row["tid"] == began["tid"]]
+    first = next(row for row in trace.rows("faults") if row["tid"] == began["tid"] and row["ts"] >= began["ts"])
+    return end["min_flt"] - first["min_flt"], end["maj_flt"] - first["maj_flt"]
+
+
+@pytest.mark.parametrize("words", [("touch", N), ("populate", N), ("threads", N), ("file", 100), ("wild", 20), ("kernel", N)])
+def test_the_analysis_counts_what_the_kernel_counts_and_every_row_once(record, programs, tmp_path, words):
+    mode, number = words
+    done = record(*TABLES, "--", programs("memory"), mode, str(number), tmp_path / "file")
+    trace = done.trace.check()
+    marks = marks_of(done.stdout)
+    opened = ringtape.open(done.path)
+    by_thread = {row["thread"]: row for row in faults(opened, by="thread").to_dicts()}
+    main = by_thread[marks[0]["pid"]]
+    assert (main["minor"], main["major"]) == counted_since_exec(trace)
+    for tid in {mark["tid"] for mark in marks} - {marks[0]["pid"]}:
+        (end,) = [row for row in trace.rows("processes") if row["kind"] == 3 and row["tid"] == tid]
+        assert (by_thread[tid]["minor"], by_thread[tid]["major"]) == (end["min_flt"], end["maj_flt"])
+    for by in ("process", "thread", "command", "region", "access", "instruction"):
+        found = faults(opened, by=by)
+        since = exec_of(trace)["ts"]
+        assert found["traps"].sum() == len([row for row in trace.rows("faults") if row["kind"] <= KERNEL and row["ts"] >= since])
+        totals = [found[name].sum() for name in ("minor", "major")]
+        if "region" not in found.columns or not found["unclear"].sum():
+            assert totals == [sum(row[name] for row in by_thread.values()) for name in ("minor", "major")]
+        assert found["minor"].sum() + found["major"].sum() == found["traps"].sum() - found["failed"].sum() + found["untrapped"].sum()
+    if mode == "populate":
+        assert main["untrapped"] >= number
+    if mode == "wild":
+        assert main["failed"] >= number
 
 
 def test_the_whole_machine_without_the_recorder(start, programs):
@@ -215,7 +261,7 @@ def test_a_recorder_that_is_killed_loses_no_fault(start, programs, tmp_path):
     recorder.process.kill()
     recorder.process.wait()
     go.touch()
-    done = ringtape("recover", recorder.path)
+    done = recording.ringtape("recover", recorder.path)
     check_quiet(done)
     assert done.status == 0
     trace = recovered(recorder.path)
@@ -228,9 +274,7 @@ def test_a_recorder_that_is_killed_loses_no_fault(start, programs, tmp_path):
 
 def recovered(path):
     """Return a recovered trace whose books balance."""
-    from tests.kernel.recording import Trace
-
-    trace = Trace(path)
+    trace = recording.Trace(path)
     assert trace.state == "recovered"
     trace.check_books()
     trace.check_no_pins()

@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import ringtape
+from ringtape.analysis.analyses.memory import memory
+from ringtape.analysis.analyses.reclaim import reclaim
+from ringtape.recorder import compile, program
+from ringtape.recorder.btf import KernelTypes, read_kernel_types
 from tests.kernel.recording import wait_for
 from tests.kernel.test_faults import child_of, marks_of
 
@@ -71,6 +76,19 @@ def test_the_peak_is_that_of_the_kernel_within_one_batch_of_pages(record, progra
     assert abs(max(resident(row) for row in samples) - peak) <= news(peak)
     (end,) = [row for row in trace.rows("processes") if row["kind"] == EXIT]
     assert abs(end["maxrss"] - peak) <= BATCH
+    (found,) = memory(ringtape.open(done.path)).to_dicts()
+    assert abs(found["peak"] - peak) <= BATCH
+    assert found["mapped_peak"] == max(mark["mapped_peak"] for mark in marks)
+
+
+def test_calls_that_map_memory_are_summed_and_those_that_fail_counted(record, programs):
+    done = record("--tables", "memory,syscalls", "--", programs("memory"), "shrink", str(N))
+    done.trace.check()
+    (found,) = memory(ringtape.open(done.path)).to_dicts()
+    assert found["refused"] == 1, "64 TiB"
+    assert N * PAGE <= found["heap"] < N * PAGE * 1.1
+    assert N * PAGE <= found["mmapped"] < N * PAGE * 1.1
+    assert N * PAGE <= found["munmapped"] < N * PAGE * 1.1
 
 
 def test_samples_are_exact_where_the_kernels_total_lags_behind(record, programs):
@@ -86,7 +104,7 @@ def test_samples_are_exact_where_the_kernels_total_lags_behind(record, programs)
 
 
 def test_samples_are_few_however_many_pages_are_touched(record, programs):
-    done = record(*TABLES, "--", programs("memory"), "touch", "100000")
+    done = record(*TABLES, "--", programs("memory"), "touch", "50000")
     trace = done.trace.check()
     begin, end = marks_of(done.stdout)
     found = [row for row in samples_of(trace.rows("memory"), begin["pid"]) if begin["time"] <= row["ts"] <= end["time"]]
@@ -146,7 +164,7 @@ def whole_machine(start, programs):
 
 
 def test_what_a_tiny_ring_loses_is_in_the_ledger(record, programs):
-    done = record(*TABLES, "--ring-size", "memory=4K,processes=8M", "--", programs("memory"), "shrink", "200000")
+    done = record(*TABLES, "--ring-size", "memory=4K,processes=8M", "--", programs("memory"), "shrink", "60000")
     trace = done.trace.check()
     lost = sum(row["count"] for row in trace.rows("losses") if row["table"] == "memory" and row["cause"] == 0)
     assert trace.footer.lost["memory"] == lost > 0
@@ -264,6 +282,10 @@ def test_each_stall_in_cgroup_reclaim_is_the_one_that_the_kernels_own_trace_has(
     assert {row["pid"] for row in stalls} == {end["pid"]}
     assert len(stalls) == len(begins) == len(ends)
     assert [row["reclaimed"] // PAGE for row in stalls] == [int(text.split("=")[1]) for _, text in ends]
+    found = reclaim(ringtape.open(done.path)).row(0, named=True)
+    assert (found["what"], found["process"], found["count"]) == ("cgroup reclaim", end["pid"], len(stalls))
+    assert (found["time"], found["max"]) == (sum(row["dur"] for row in stalls), max(row["dur"] for row in stalls))
+    assert found["reclaimed"] == PAGE * sum(int(text.split("=")[1]) for _, text in ends)
     assert [row["order"] for row in stalls] == [int(text.split()[0].split("=")[1]) for _, text in begins]
     for row, (began, _), (ended, _) in zip(stalls, begins, ends, strict=True):
         # Two recorders at one tracepoint run one after the other, and microseconds are all that the other prints.
@@ -285,3 +307,16 @@ def test_a_compaction_that_is_asked_for_is_a_stall_of_the_one_who_asked(record):
     names = {"complete": 5, "partial_skipped": 6, "contended": 7, "success": 8, "not_suitable_zone": 0, "skipped": 1, "no_suitable_page": 3}
     assert [row["result"] for row in stalls] == [names[text.rpartition("=")[2]] for _, text in ends]
     assert all(row["dur"] > 0 for row in stalls)
+
+
+def test_the_probes_compile_for_kernels_with_fewer_arguments_and_older_counters():
+    names = ("faults", "memory", "processes")
+    here = read_kernel_types(program.members(names))
+    older = {**here.offsets, ("mm_rss_stat", "count"): 0}
+    for absent in [("mm_struct", "owner"), ("compact_control", "order"), ("compact_control", "gfp_mask"), ("percpu_counter", "counters")]:
+        older.pop(absent)
+    arguments = {"mark_victim": 1, "sched_process_exit": 1, "mm_compaction_begin": 5, "mm_compaction_end": 6}
+    tracepoints = {name: (number, arguments.get(name, count)) for name, (number, count) in here.tracepoints.items()}
+    source = program.assemble(names, KernelTypes(older, tracepoints, here.iterator), CPUS)
+    assert not source.unavailable
+    assert set(compile._compile(source.text, source.functions)["functions"]) == set(source.functions)

@@ -1,7 +1,6 @@
 """From text to bytecode: which BCC is taken, what the cache is trusted with, and what the compiler makes of each set of tables."""
 
 import hashlib
-import itertools
 import json
 import os
 import subprocess
@@ -20,9 +19,9 @@ from ringtape.schemas.layout import record_dtype
 from ringtape.schemas.table import table, tables
 
 RINGS = [name for name, one in tables().items() if one.origin == "ring"]
-CHOICES = sorted(
-    {choose_tables(",".join(names), "events" in names) for size in range(1, len(RINGS) + 1) for names in itertools.combinations(RINGS, size)}
-)
+EVERY = [(name,) for name in RINGS] + [tuple(name for name in RINGS if name != left_out) for left_out in RINGS] + [tuple(RINGS)]
+CHOICES = sorted({choose_tables(",".join(names), [name for name in names if name == "events"]) for names in EVERY} | {choose_tables(None)})
+"""Each table with what it needs, all but one, all, and the default: every pair is together in one and apart in another."""
 needs_bcc = pytest.mark.skipif(find_bcc() is None, reason="the distribution's BCC is not installed")
 needs_btf = pytest.mark.skipif(not VMLINUX.exists(), reason="this kernel offers no BTF")
 needs_python = pytest.mark.skipif(not Path(PYTHONS[0]).exists(), reason="the distribution's python3 is not installed")

@@ -9,9 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ringtape.recorder import tracefs
+from ringtape.recorder.btf import VMLINUX, read_enumerators
 from ringtape.recorder.events import choose_events, layout_of, match_events
 from ringtape.recorder.print_format import parse_print_format
-from ringtape.recorder.tracefs import FormatError, event_names, find_tracefs, parse_format, read_event
+from ringtape.recorder.tracefs import FormatError, event_names, find_tracefs, parse_format, read_event, read_events
 from ringtape.schemas.errors import RecordingError, UsageError
 from ringtape.schemas.events import Event, EventField, Symbols, describe_events, parse_events
 
@@ -172,6 +173,33 @@ def test_any_print_format_is_read_without_an_error_and_in_time(text):
 )
 def test_tables_of_names_are_found_in_expressions(text, expected):
     assert parse_print_format(f'"%s", {text}').symbols.get("f") == expected
+
+
+def test_names_of_constants_are_asked_for_and_take_the_values_that_the_kernel_s_types_tell():
+    text = '"%s", __print_symbolic(REC->f, { MODE_A, "a" }, { MODE_B | 4, "b" }, { (MODE_C), "c" })'
+    found = parse_print_format(text)
+    assert (found.symbols, found.unknown) == ({}, {"MODE_A", "MODE_B", "MODE_C"})
+    found = parse_print_format(text, {"MODE_A": -1, "MODE_B": 8})
+    assert found.symbols["f"].names == ((-1, "a"), (12, "b"))
+
+
+@pytest.mark.skipif(not VMLINUX.exists(), reason="this kernel offers no BTF")
+def test_enumerators_have_the_values_of_the_kernel_s_own_headers():
+    wanted = {"IOPRIO_CLASS_BE": 2, "BPF_MAP_TYPE_HASH": 1, "TCP_SYN_SENT": 2, "HRTIMER_RESTART": 1}
+    assert read_enumerators([*wanted, "NO_SUCH_ENUMERATOR"]) == wanted
+    assert read_enumerators(["TCP_SYN_SENT"], Path("/nowhere")) == {}
+
+
+@readable
+@pytest.mark.skipif(not VMLINUX.exists(), reason="this kernel offers no BTF")
+def test_an_event_whose_format_names_constants_is_read_with_their_values():
+    if "block:block_rq_issue" not in event_names(find_tracefs()):
+        pytest.skip("this kernel has no tracepoints of block devices")
+    ((_, event),) = read_events(find_tracefs(), ["block:block_rq_issue"])
+    if (priority := event.field("ioprio")) is None:
+        pytest.skip("before Linux 6.7 the event does not tell the priority")
+    assert (priority.symbols.shift, priority.symbols.mask) == (13, 7)
+    assert (2, "be") in priority.symbols.names
 
 
 def test_a_field_is_shown_as_its_conversion_says():
