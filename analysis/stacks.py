@@ -143,8 +143,11 @@ def _named(
         zip(np.split(kernel_ids, np.cumsum(kernel_counts)[:-1]), np.split(user_ids, np.cumsum(user_counts)[:-1]), strict=True) if len(groups) else ()
     )
     frames = []
-    for inner, outer in parts:
-        pieces = [inner, np.array([cut])] if len(inner) == KERNEL_FRAMES else [inner]
+    switch = numbers.get(("__schedule_[k]", "[kernel]"), -1) if not exact else -1
+    for whole, outer in parts:
+        # The tracepoint that took the stack is no part of it; how many frames it has depends on who else listens.
+        inner = whole[int(np.argmax(whole == switch)) :] if switch in whole[:3] else whole
+        pieces = [inner, np.array([cut])] if len(whole) == KERNEL_FRAMES else [inner]
         pieces += [outer, np.array([cut])] if len(outer) == USER_FRAMES else [outer]
         frames.append(np.concatenate(pieces).astype(np.int64))
     return frames, [name for name, _ in numbers], [module for _, module in numbers]
