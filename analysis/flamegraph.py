@@ -23,13 +23,13 @@ _SCRIPT = Path(__file__).with_name("flamegraph.js")
 
 
 def roots(trace: Trace, found: Stacks) -> list[str]:
-    """Return the name of the process of each stack, and its number: what stands below its outermost function."""
+    """Return the command name that the process of each stack had last: what stands below its outermost function."""
     last: dict[int, str] = {}
     if "processes" in trace.tables:
         for row in trace.collect(trace.scan("processes").select("ts", "pid", "tid", "comm").sort("ts")).iter_rows(named=True):
             if row["pid"] == row["tid"]:
                 last[row["pid"]] = comm_text(row["comm"])
-    return [f"{last.get(pid, '?')} {pid}" for pid in found.groups["pid"].to_list()]
+    return [last.get(pid, "?") for pid in found.groups["pid"].to_list()]
 
 
 def lines_of(trace: Trace, found: Stacks) -> Iterator[tuple[tuple[str, ...], int]]:
@@ -48,7 +48,7 @@ def folded(trace: Trace, found: Stacks) -> str:
 
 
 def speedscope(trace: Trace, found: Stacks, title: str) -> str:
-    """Return a profile that https://www.speedscope.app opens, one for each process."""
+    """Return a profile that https://www.speedscope.app opens, one for each command name."""
     frames: list[dict[str, str]] = [{"name": name, "file": module} for name, module in zip(found.names, found.modules, strict=True)]
     numbers: dict[str, int] = {}
     profiles: dict[str, dict[str, Any]] = {}

@@ -69,10 +69,10 @@ def stacks(trace: Trace, of: Of = "cpu", process: int | None = None, symbols: Pa
     """
     trace.require("samples", "mappings", "symbols")
     options = trace.header.options
-    frequency = options.get("profile", 0)
-    if of == "cpu" and not frequency:
+    frequency = options.get("profile")
+    if of == "cpu" and frequency == 0:
         raise RingtapeError(f"{trace.path}: no stacks of running threads were recorded", "record again with --profile 99")
-    if of == "offcpu" and options.get("offcpu_stacks") is None:
+    if of == "offcpu" and options.get("offcpu_stacks", 0) is None:
         raise RingtapeError(f"{trace.path}: no stacks of threads off their CPU were recorded", "record again with --offcpu-stacks")
     spaces = AddressSpaces(trace.collect(trace.scan("mappings")).iter_rows(named=True))
     frame = trace.scan("samples").filter(pl.col("kind") == 0 if of == "cpu" else pl.col("kind") != 0)
@@ -83,7 +83,8 @@ def stacks(trace: Trace, of: Of = "cpu", process: int | None = None, symbols: Pa
         return_dtype=pl.Int32,
         is_elementwise=True,
     )
-    time = pl.col("dur").sum() if of == "offcpu" else (pl.len().cast(pl.Float64) * 1e9 / frequency).round().cast(pl.Int64)
+    period = 1e9 / frequency if isinstance(frequency, int) and frequency > 0 else 0.0
+    time = pl.col("dur").sum() if of == "offcpu" else (pl.len().cast(pl.Float64) * period).round().cast(pl.Int64)
     grouped = (
         frame.with_columns(space.alias("space"))
         .group_by("pid", "space", "kernel", "user")
@@ -142,8 +143,11 @@ def _named(
         zip(np.split(kernel_ids, np.cumsum(kernel_counts)[:-1]), np.split(user_ids, np.cumsum(user_counts)[:-1]), strict=True) if len(groups) else ()
     )
     frames = []
-    for inner, outer in parts:
-        pieces = [inner, np.array([cut])] if len(inner) == KERNEL_FRAMES else [inner]
+    switch = numbers.get(("__schedule_[k]", "[kernel]"), -1) if not exact else -1
+    for whole, outer in parts:
+        # The tracepoint that took the stack is no part of it; how many frames it has depends on who else listens.
+        inner = whole[int(np.argmax(whole == switch)) :] if switch in whole[:3] else whole
+        pieces = [inner, np.array([cut])] if len(whole) == KERNEL_FRAMES else [inner]
         pieces += [outer, np.array([cut])] if len(outer) == USER_FRAMES else [outer]
         frames.append(np.concatenate(pieces).astype(np.int64))
     return frames, [name for name, _ in numbers], [module for _, module in numbers]

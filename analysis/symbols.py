@@ -18,6 +18,7 @@ DEBUG = Path("/usr/lib/debug")
 FARTHEST = 1 << 20
 """Bytes from a function's start beyond which an address is not held to be in it, where its end is unknown."""
 _LONGEST = 4096
+_NOWHERE = (1 << 64) - 1
 _FUNCTIONS = (2, 10)  # STT_FUNC, STT_GNU_IFUNC
 _SYMBOL = {
     64: np.dtype([("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"), ("size", "<u8")]),
@@ -115,8 +116,8 @@ class Symbols:
                         continue
                     meant = [elf.address_of(place) for place in places.tolist()]
                     # A file of debugging data alone keeps the addresses, and not always the places.
-                    if addresses is None and all(address is not None for address in meant):
-                        addresses = np.array([address or 0 for address in meant], np.uint64)
+                    if addresses is None and any(address is not None for address in meant):
+                        addresses = np.array([_NOWHERE if address is None else address & _NOWHERE for address in meant], np.uint64)
                     if addresses is None:
                         continue
                     names = functions_of(elf).at(addresses)

@@ -8,8 +8,9 @@
 #define KERNEL_STACK_BYTES 504 /* 63 addresses */
 #define USER_STACK_BYTES 1016 /* 127: what the kernel keeps at most by default */
 #define TASK_DEAD_STATE 128
-/* The frames of the program itself, of its trampoline and of the scheduler's tracepoint. */
-#define OFFCPU_SKIP 3
+/* The program itself and what runs it. Where several programs hang on the tracepoint a frame of its own follows, which is
+ * left to the analysis. */
+#define OFFCPU_SKIP 2
 
 static long (*get_stack)(u64 context, void *to, u32 size, u64 flags) = (void *)BPF_FUNC_get_stack;
 

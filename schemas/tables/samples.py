@@ -14,6 +14,7 @@ TABLE = Table(
     ring_size=32 << 20,
     needs=("processes", "mappings", "symbols"),
     interrupts=True,
+    cost="13 us a sample, the timer's interrupt included (0.13 % at --profile 99); 1.6 us each time that a thread blocks (--offcpu-stacks)",
     columns=(
         ts("when the timer fired (kind 0), or the thread left the CPU"),
         Column(
