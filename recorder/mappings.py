@@ -91,13 +91,13 @@ class Mappings:
         try:
             for cpu in online_cpus():
                 self._rings.append(_Ring(cpu))
-            self._existing = list(self._of_existing(target))
+            self._existing = list(self._of_existing())
         except BaseException:
             self.close()
             raise
 
-    def _of_existing(self, target: Target) -> Iterator[Row]:
-        pids = target.pids if self._wanted is not None else [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    def _of_existing(self) -> Iterator[Row]:
+        pids = sorted(self._wanted) if self._wanted is not None else [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
         known: dict[tuple[bytes, ...], bytes] = {}
         for pid in pids:
             now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
