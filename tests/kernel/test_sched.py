@@ -136,14 +136,14 @@ def test_a_thousand_threads_and_a_burst_of_processes_are_all_there(record, progr
     trace = ringtape.open(record(*ALL, "--", programs("sched"), "threads", "1000").path)
     assert len(lives(trace, stays(trace))) == 1001
     check_sums(trace)
-    done = record(*ALL, "--", programs("sched"), "processes", "2000")
+    done = record(*ALL, "--", programs("sched"), "processes", "5000")
     done.trace.check()
     trace = ringtape.open(done.path)
     known = lives(trace, stays(trace))
-    assert len(known) == 2001
+    assert len(known) == 5001
     check_sums(trace)
     ended = trace.processes.filter(pl.col("kind") == 3).collect()
-    assert len(ended) == 2001
+    assert len(ended) == 5001
 
 
 def test_a_running_program_is_recorded_from_the_middle_to_the_middle(start, programs, tmp_path):
