@@ -1,5 +1,8 @@
 """Where threads were, worked out by hand: stays, segments, the time ledger, and what the analyses make of them."""
 
+from fractions import Fraction
+from pathlib import Path
+
 import polars as pl
 import pytest
 
@@ -15,6 +18,7 @@ from ringtape.analysis.order_statistics import FOREVER, bounded_quantiles
 from ringtape.analysis.schedule import cut, lives, segments, stays
 from ringtape.analysis.time_ledger import TimeLedger
 from ringtape.analysis.timeline import over_time
+from ringtape.schemas.errors import RingtapeError
 from tests.factory import T0, make
 
 READ, NANOSLEEP, EXIT, FUTEX = 0, 35, 231, 202
@@ -154,8 +158,6 @@ def test_intervals_are_cut_at_edges():
 
 def test_quantiles_with_missing_values_hold_the_true_one():
     rows = pl.DataFrame({"key": ["a"] * 4, "value": [1, 2, 3, 4], "gone": [0, 0, 2, 0]})
-    from fractions import Fraction
-
     found = bounded_quantiles(rows, ["key"], "value", {"p50": Fraction(1, 2)}, "gone").row(0, named=True)
     assert (found["p50"], found["p50_low"], found["p50_high"]) == (None, 1, 3)
 
@@ -165,3 +167,24 @@ def test_a_trace_without_a_stay_gives_empty_frames(tmp_path):
     for analysis in (cpu, ledger, offcpu, runq_latency, timeline, wakeups, where):
         assert len(analysis(trace)) == 0, analysis
     assert len(TimeLedger(trace).entries) == 0
+
+
+RECORDINGS = sorted((Path(__file__).parents[2] / "datasets").glob("*.trace"))
+
+
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
+def test_the_ledger_of_every_recording_there_is_adds_up(path):
+    trace = ringtape.open(path)
+    if "sched" not in trace.tables:
+        with pytest.raises(RingtapeError, match="table 'sched' was not recorded"):
+            ledger(trace)
+        return
+    for bins in (1, 50):
+        found = TimeLedger(trace, bins)
+        sums = dict(found.entries.group_by("thread").agg(pl.col("time").sum()).iter_rows())
+        assert sums == {thread: end - begin for thread, begin, end in found.threads.select("thread", "begin", "end").iter_rows() if end > begin}
+    whole = int((found.threads["end"] - found.threads["begin"]).sum())
+    assert {ledger(trace, by=by)["time"].sum() for by in ("process", "thread", "command")} == {whole}
+    # On a CPU by the ledger is on a CPU by the stays.
+    on = found.entries.filter(pl.col("where").is_in(["user", "syscall"]))["time"].sum()
+    assert on == cpu(trace)["occupied"].sum()
