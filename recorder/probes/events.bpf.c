@@ -39,12 +39,14 @@ MAP(events_scratch, PERCPU_ARRAY, u32, struct events_scratch, 1)
 INLINE s8 context_of(u64 task) {
   u32 count = 0;
 #if defined(PER_CPU___preempt_count) && defined(PER_CPU_runqueues) && defined(OFFSET_cfs_rq__rq)
-  u64 queue = *(u64 *)(ADDRESS(task, task_struct, se) + OFFSET_sched_entity__cfs_rq), runqueue = 0;
-  if (read_kernel(&runqueue, sizeof(runqueue), queue + OFFSET_cfs_rq__rq) < 0 || !runqueue) return CONTEXT_UNKNOWN;
+  u64 queue = *(u64 *)(ADDRESS(task, task_struct, se) + OFFSET_sched_entity__cfs_rq);
+  u64 runqueue = READ(u64, queue, cfs_rq, rq);
+  if (!runqueue) return CONTEXT_UNKNOWN;
   if (read_kernel(&count, sizeof(count), runqueue - PER_CPU_runqueues + PER_CPU___preempt_count) < 0) return CONTEXT_UNKNOWN;
 #elif defined(PER_CPU_pcpu_hot) && defined(PER_CPU_runqueues) && defined(OFFSET_pcpu_hot__preempt_count) && defined(OFFSET_cfs_rq__rq)
-  u64 queue = *(u64 *)(ADDRESS(task, task_struct, se) + OFFSET_sched_entity__cfs_rq), runqueue = 0;
-  if (read_kernel(&runqueue, sizeof(runqueue), queue + OFFSET_cfs_rq__rq) < 0 || !runqueue) return CONTEXT_UNKNOWN;
+  u64 queue = *(u64 *)(ADDRESS(task, task_struct, se) + OFFSET_sched_entity__cfs_rq);
+  u64 runqueue = READ(u64, queue, cfs_rq, rq);
+  if (!runqueue) return CONTEXT_UNKNOWN;
   u64 hot = runqueue - PER_CPU_runqueues + PER_CPU_pcpu_hot; /* Linux 6.2 to 6.14 */
   if (read_kernel(&count, sizeof(count), hot + OFFSET_pcpu_hot__preempt_count) < 0) return CONTEXT_UNKNOWN;
 #elif defined(__TARGET_ARCH_arm64) && defined(OFFSET_thread_info__preempt_count)
@@ -66,16 +68,7 @@ INLINE int event_is_wanted(u64 task, s8 context) {
 /* Not 0, or perf would not see the event that it asked for as well. */
 #define GO_ON 1
 
-TRACEPOINT(event) {
-  u64 task = current_task();
-  s8 context = context_of(task);
-  if (!event_is_wanted(task, context)) return GO_ON;
-  u32 zero = 0, cpu = this_cpu();
-  struct counters *counters = map_lookup(MAP_counters_events, &cpu);
-  struct events_scratch *scratch = map_lookup(MAP_events_scratch, &zero);
-  if (!counters || !scratch) return GO_ON;
-  struct events_record *record = &scratch->fixed;
-  u64 now = now_ns();
+INLINE void fill_event(struct events_record *record, u64 task, struct counters *counters, u64 now, u32 cpu, s8 context) {
   record->cookie = CONFIG->cookie;
   record->ts = now;
   record->seq = __sync_fetch_and_add(&counters->attempted, 1);
@@ -85,8 +78,43 @@ TRACEPOINT(event) {
   record->cpu = cpu;
   record->context = context;
   record->cut = 0;
-  u32 fixed = LAYOUT->fixed;
-  if (fixed > EVENT_MAX) return GO_ON;
+}
+
+INLINE void lose_event(struct counters *counters, u64 now) {
+  __sync_fetch_and_add(&counters->lost, 1);
+  lose(TABLE_events, CAUSE_RING_FULL, 0, LAYOUT->event, 0, now);
+}
+
+TRACEPOINT(event) {
+  u64 task = current_task();
+  s8 context = context_of(task);
+  if (!event_is_wanted(task, context)) return GO_ON;
+  u32 zero = 0, cpu = this_cpu(), fixed = LAYOUT->fixed;
+  struct counters *counters = map_lookup(MAP_counters_events, &cpu);
+  void *ring = ring_of(MAP_rings_events, cpu);
+  if (!counters || !ring || fixed > EVENT_MAX) return GO_ON;
+  u64 now = now_ns();
+
+  if (!LAYOUT->words && !LAYOUT->strings) {
+    /* All records of the event are of one size: it is written where it stays. */
+    struct events_record *record = ring_reserve(ring, sizeof(struct events_record) + fixed, 0);
+    if (!record) {
+      __sync_fetch_and_add(&counters->attempted, 1);
+      lose_event(counters, now);
+      return GO_ON;
+    }
+    fill_event(record, task, counters, now, cpu, context);
+    record->raw_len = fixed;
+    record->strings_len = 0;
+    read_kernel(record + 1, fixed, (u64)ctx + 8);
+    ring_submit(record, NO_WAKEUP);
+    return GO_ON;
+  }
+
+  struct events_scratch *scratch = map_lookup(MAP_events_scratch, &zero);
+  if (!scratch) return GO_ON;
+  struct events_record *record = &scratch->fixed;
+  fill_event(record, task, counters, now, cpu, context);
   read_kernel(scratch->data, fixed, (u64)ctx + 8);
 
   /* The arrays follow the fixed part one after the other: where the last one ends the record ends. */
@@ -129,10 +157,6 @@ TRACEPOINT(event) {
   record->strings_len = to - end;
   ONE_REGISTER(to);
   to &= 16383;
-  void *ring = ring_of(MAP_rings_events, cpu);
-  if (!ring || ring_output(ring, scratch, sizeof(struct events_record) + to, NO_WAKEUP) < 0) {
-    __sync_fetch_and_add(&counters->lost, 1);
-    lose(TABLE_events, CAUSE_RING_FULL, 0, LAYOUT->event, 0, now);
-  }
+  if (ring_output(ring, scratch, sizeof(struct events_record) + to, NO_WAKEUP) < 0) lose_event(counters, now);
   return GO_ON;
 }

@@ -11,6 +11,7 @@ TABLE = Table(
     ring_size=64 << 20,
     needs=("processes",),
     interrupts=True,
+    cost="0.2 to 0.4 µs for each occurrence in a recorded thread, half of what `perf record` of it costs",
     columns=(
         ts("when it happened"),
         seq(),

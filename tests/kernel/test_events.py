@@ -186,7 +186,10 @@ def test_perf_counts_the_same_in_the_same_run(record, programs, tmp_path):
     data = tmp_path / "perf.data"
     flags = [word for event in SAME for word in ("-e", event)]
     perf = ("perf", "record", "-q", "-m", "8M", "-o", data, *flags, "--", programs("events"), "everything", tmp_path)
-    done = record("--ring-size", "64M", "--tables", "processes", "--event", ",".join(SAME), "--", *perf)
+    for _ in range(5):
+        done = record("--ring-size", "64M", "--tables", "processes", "--event", ",".join(SAME), "--", *perf)
+        if "stack smashing" not in done.stderr:  # perf 6.1 now and then dies of itself on newer kernels, also alone
+            break
     assert done.status == 0, done.stderr
     done.trace.check()
     trace = ringtape.open(done.path)
