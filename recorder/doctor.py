@@ -258,7 +258,7 @@ def _install_command() -> str:
 
 
 def _tracefs() -> Iterator[Finding]:
-    yield _mounted("tracefs", "tracefs", TRACEFS, "the probes do not need it, naming tracepoints does", None)
+    yield _mounted("tracefs", "tracefs", TRACEFS, "only `record --event` needs it, which reads the descriptions of tracepoints there", None)
 
 
 def _bpffs() -> Iterator[Finding]:

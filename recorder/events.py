@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import struct
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -253,6 +254,7 @@ def _close_elsewhere(descriptors: Sequence[int]) -> None:
             child = -1
     if child == 0:
         try:
+            signal.alarm(60)  # whatever happens here, it ends
             # Whoever waits for the end of a pipe, or for the lock on the trace, must not wait for this.
             for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
                 if int(name) not in descriptors:

@@ -2,6 +2,9 @@
 
 import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from ringtape.recorder.print_format import parse_print_format
 from ringtape.recorder.tracefs import FormatError, event_names, find_tracefs, parse_format, read_event, read_events
 from ringtape.schemas.errors import RecordingError, UsageError
 from ringtape.schemas.events import Event, EventField, Symbols, describe_events, parse_events
+from tests.kernel.recording import CODE, ENVIRONMENT
 
 COMMON = """\
 	field:unsigned short common_type;	offset:0;	size:2;	signed:0;
@@ -278,6 +282,18 @@ def test_without_tracefs_the_mount_is_the_hint(tmp_path, monkeypatch):
     with pytest.raises(RecordingError) as caught:
         choose_events(["a:b"])
     assert "sudo" in (caught.value.hint or "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can try it as another user")
+def test_an_ordinary_user_is_told_to_use_sudo():
+    if find_tracefs().stat().st_mode & 0o005:
+        pytest.skip("tracefs is for everyone here")
+    setpriv = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    done = subprocess.run([*setpriv, sys.executable, "-c", CODE, "events"], capture_output=True, text=True, check=False, cwd="/", env=ENVIRONMENT)
+    if "Permission denied" in done.stderr or "No module named" in done.stderr:
+        pytest.skip("this checkout is closed to other users")
+    assert done.returncode == 1
+    assert "tracefs may not be read\nhint: run it with sudo" in done.stderr
 
 
 def test_no_event_asked_for_looks_nowhere(monkeypatch):
