@@ -218,15 +218,20 @@ class Tracepoints:
     def detach(self) -> None:
         """Detach every program; none runs any more when this returns."""
         links, self.links = self.links, []
-        opened, self.perf = self.perf, []
         if links:
             # Each waits until no CPU can be inside of the program, all of them at the same time (measured: 57 ms for 20).
             with ThreadPoolExecutor(len(links)) as pool:
                 list(pool.map(os.close, links))
-            _close_elsewhere(opened)
-        else:
+        elif self.perf:
+            opened, self.perf = self.perf, []
             for event in opened:
                 os.close(event)
+
+    def let_go(self) -> None:
+        """Give up the events themselves. Everything else of the kernel's that should end now has to be closed before."""
+        opened, self.perf = self.perf, []
+        if opened:
+            _close_elsewhere(opened)
 
     def skipped(self) -> dict[int, int]:
         """Return, by event, how often the kernel did not run its program because another one was running on that CPU."""
@@ -235,6 +240,7 @@ class Tracepoints:
     def close(self) -> None:
         """Give everything back."""
         self.detach()
+        self.let_go()
         for program in self.programs.values():
             os.close(program)
         self.programs.clear()
@@ -244,7 +250,7 @@ def _close_elsewhere(descriptors: Sequence[int]) -> None:
     """Close events whose programs are detached, in a process of its own.
 
     The kernel closes one after the other and waits 45 ms at each, ten seconds for all that a recording may have: nobody
-    should wait for that, and nothing is recorded by then.
+    should wait for that, and nothing is recorded by then. For a moment the process holds whatever this one holds.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads that the child does not have: it closes and ends

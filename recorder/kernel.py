@@ -100,6 +100,7 @@ class Kernel:
             os.close(link)
         self.links.clear()
         self.events.clear()
+        self.tracepoints.let_go()  # last: who closes them holds all of the above for a moment
 
     def iterate(self, name: str) -> bytes:
         """Run a task iterator over every thread of the machine and return what it wrote."""

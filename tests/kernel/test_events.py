@@ -287,6 +287,19 @@ def test_with_all_idle_tasks_and_interrupts_are_seen_and_the_recorder_is_not(sta
     assert len(trace.event("workqueue:workqueue_execute_start").collect()) > 0
 
 
+def test_the_books_are_balanced_however_the_end_falls_among_the_events_of_the_whole_machine(start, programs, tmp_path):
+    with subprocess.Popen(["sh", "-c", "while :; do true | true; done"], stdout=subprocess.DEVNULL) as busy:
+        try:
+            for _ in range(4):
+                events = "sched:*,task:*,signal:*"
+                recorder = start("--ring-size", "32M", "--event", events, "--tables", "syscalls,processes", "--all").wait_until_recording()
+                done = recorder.stop()
+                done.trace.check()
+                assert recorder.process.pid not in done.trace.table("processes")["ppid"].to_pylist()
+        finally:
+            busy.kill()
+
+
 def test_a_killed_recorder_loses_no_event(start, programs, tmp_path):
     recorder = start("--ring-size", "32M", "--tables", "processes", "--event", f"{GETPPID},signal:*", "--", programs("events"), "for ever", tmp_path)
     recorder.wait_until_recording()
