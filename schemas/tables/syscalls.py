@@ -13,6 +13,7 @@ TABLE = Table(
     version="1.1",
     doc="One row per finished system call, and per call that was still running when the recording began or ended.",
     ring_size=256 << 20,
+    cost="0.3 µs per call (a null call of 0.17 µs becomes 0.46); 1 to 9 bytes per call",
     columns=(
         ts("when the call was entered (when the probes were attached, for a call that was already running)"),
         Column("dur", "i64", "time from entry to return, or to the end of the recording or of the thread", "ns", "sys_exit - sys_enter"),

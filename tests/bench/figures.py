@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +57,8 @@ def ratio(left: Pair, right: Pair) -> Pair:
     """Return left / right, of the best values and of the medians."""
 
     def divide(above: float, below: float) -> float:
-        return above / below if below > 0 else float("nan")
+        # A cost that is not above 0 was lost in the noise, and so is any ratio with it.
+        return above / below if below > 0 and above > 0 else float("nan")
 
     return Pair(divide(left.best, right.best), divide(left.median, right.median), min(left.repeats, right.repeats))
 
@@ -99,6 +101,8 @@ class Row:
         """Whether the target is reached by the best value and by the median."""
         if self.target is None:
             return ""
+        if math.isnan(self.measured.best) and math.isnan(self.measured.median):
+            return "lost in noise"
         best, median = self.target.holds(self.measured.best), self.target.holds(self.measured.median)
         if best and median:
             return "yes"

@@ -196,8 +196,9 @@ def test_lost_stays_are_counted_located_and_part_of_the_ledger(record, programs)
     # Counts with what was lost are exact: every voluntary switch of the two is a stay that was recorded or lost.
     found = cpu(trace)
     assert found["stays"].sum() + found["lost"].sum() >= sum(one.voluntary for one in told)
+    # Of a lost stay the time between its two switches is known, which differs from what the kernel accounts by less than 1 µs each.
     run = sum(one.run for one in told)
-    assert found["time"].sum() >= run - 0.005 * run - 2 * MS
+    assert found["time"].sum() >= run - 0.005 * run - 2 * MS - 1000 * lost["sched"]
     quantile = runq_latency(trace)
     assert (quantile["p50_low"] <= quantile["p50_high"]).all()
 
