@@ -22,13 +22,11 @@ from ringtape.recorder.pump import Pump
 from ringtape.recorder.recover import Unfinished
 from ringtape.recorder.ring import open_rings
 from ringtape.recorder.writer import POSITIONS, TraceWriter
-from ringtape.schemas import part_file
+from ringtape.schemas import part_file  # noqa: F401 - `TraceFolder.read` needs it when our files may be out of reach
 from ringtape.schemas.errors import TraceError
 from ringtape.schemas.folder import PART_NAME, TraceFolder, check_schema
 from ringtape.schemas.manifest import Part
 from ringtape.schemas.table import table, tables
-
-assert part_file  # `TraceFolder.read` needs it, and this user may not be able to read our files later
 
 
 @dataclass(frozen=True)

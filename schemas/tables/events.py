@@ -8,7 +8,6 @@ TABLE = Table(
     version="1.0",
     doc="One row per occurrence of a tracepoint chosen with --event; the manifest's header says what the bytes of each event mean.",
     default=False,
-    cost="0.3 µs per occurrence, also where it is not of a recorded thread about 0.2",
     ring_size=64 << 20,
     needs=("processes",),
     interrupts=True,

@@ -8,6 +8,7 @@ TABLE = Table(
     version="1.0",
     doc="One row per stay of a recorded thread on a CPU, with how it came to run and how it was left.",
     default=False,
+    cost="below 1 µs per stay (lost in the noise of hackbench); 10 to 20 bytes per stay",
     ring_size=64 << 20,
     needs=("processes",),
     columns=(
