@@ -68,12 +68,20 @@ def _read(pid: int, most: int) -> bytes:
         descriptor = os.open(FOLDER / f"perf-{pid}.map", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return b""
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
-        try:
-            owners = {Path(f"/proc/{pid}").stat().st_uid, 0}
-        except OSError:
-            owners = {os.geteuid(), 0}  # has ended: whose it was cannot be asked
-        if not stat.S_ISREG(status.st_mode) or status.st_uid not in owners or status.st_size > most:
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in _owners(pid) or status.st_size > most:
             return b""
-        return file.read(most)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(most)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def _owners(pid: int) -> set[int]:
+    try:
+        return {Path(f"/proc/{pid}").stat().st_uid, 0}
+    except OSError:
+        return {os.geteuid(), 0}  # has ended: whose it was cannot be asked
