@@ -16,7 +16,8 @@ from ringtape.schemas.units import format_duration
 
 Format = Literal["folded", "speedscope", "svg"]
 ROW, FONT = 17, 12
-MARGIN = 24
+LETTER = 0.6 * FONT
+MARGIN, BUTTONS = 24, 200
 NARROWEST = 1e-5
 """Share of the whole below which a box is not drawn: a tenth of a pixel on a wide screen."""
 _SCRIPT = Path(__file__).with_name("flamegraph.js")
@@ -121,6 +122,7 @@ def svg(trace: Trace, found: Stacks, of: Of, title: str) -> str:
     drawn = list(boxes(root))
     depth = max((box[0] for box in drawn), default=0) + 1
     width, height = 1200, depth * ROW + 3 * MARGIN
+    whole = f": {format_duration(root.time)}"
     parts = [
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" version="1.1" viewBox="0 0 {width} {height}" width="100%" font-family="sans-serif" '
@@ -132,8 +134,9 @@ def svg(trace: Trace, found: Stacks, of: Of, title: str) -> str:
             "#search,#reset{cursor:pointer;pointer-events:auto;fill:#1f5fa8}</style>"
         ),
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
-        f'<text x="8" y="{MARGIN - 8}">{_markup(title)}: {_markup(format_duration(root.time))}</text>',
-        f'<text id="reset" x="{width - 180}" y="{MARGIN - 8}">whole</text><text id="search" x="{width - 120}" y="{MARGIN - 8}">search</text>',
+        f'<text x="8" y="{MARGIN - 8}">{_markup(_fitting(title, width - BUTTONS - len(whole) * LETTER))}{_markup(whole)}</text>',
+        f'<text id="reset" x="{width - BUTTONS + 20}" y="{MARGIN - 8}">whole</text>',
+        f'<text id="search" x="{width - 120}" y="{MARGIN - 8}">search</text>',
         f'<text id="said" x="8" y="{height - 8}"> </text>',
         f'<svg id="boxes" x="0" y="{MARGIN}" width="{width}" height="{depth * ROW}">',
     ]
@@ -142,7 +145,7 @@ def svg(trace: Trace, found: Stacks, of: Of, title: str) -> str:
         tip = f"{name}: {format_duration(time)}, {100 * share:.2f} %"
         shown = _fitting(name, wide)
         parts.append(
-            f'<g class="box" data-x="{begin:.8f}" data-w="{share:.8f}" data-y="{level}" data-name="{_markup(name)}">'
+            f'<g class="box" data-x="{round(begin * root.time)}" data-w="{time}" data-y="{level}" data-name="{_markup(name)}">'
             f"<title>{_markup(tip)}</title>"
             f'<rect x="{x:.2f}" y="{y}" width="{max(wide, 0.1):.2f}" height="{ROW - 1}" fill="{_colour(name, of)}"/>'
             f'<text x="{x + 3:.2f}" y="{y + ROW - 5}">{_markup(shown)}</text></g>'
@@ -158,7 +161,7 @@ def _markup(text: str) -> str:
 
 
 def _fitting(name: str, width: float) -> str:
-    letters = int((width - 6) / (FONT * 0.6))
+    letters = int((width - 6) / LETTER)
     return name if len(name) <= letters else f"{name[: letters - 1]}…" if letters > 2 else ""
 
 

@@ -11,13 +11,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ringtape.analysis.address_spaces import AddressSpaces
-from ringtape.analysis.symbols import Symbols, kernel_functions
+from ringtape.analysis.demangling import demangled
+from ringtape.analysis.symbols import Symbols, functions_told, is_file, kernel_functions
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.errors import RingtapeError
 from ringtape.schemas.escape import escape
 
 Of = Literal["cpu", "offcpu"]
 KERNEL_FRAMES, USER_FRAMES = 63, 127
+VDSO = b"[vdso]"
 CUT = "[deeper]"
 """Stands at the root of stacks of which the kernel gave no more frames."""
 
@@ -91,8 +93,14 @@ def stacks(trace: Trace, of: Of = "cpu", process: int | None = None, symbols: Pa
         .agg(pl.len().cast(pl.Int64).alias("count"), time.alias("time"))
     )
     groups = trace.collect(grouped).sort("pid", "time", "user", "kernel", descending=[False, True, False, False])
-    frames, names, modules = _named(trace, groups, spaces, Symbols(symbols), exact=of == "cpu")
+    frames, names, modules = _named(trace, groups, spaces, Symbols(symbols, _last_mapped(trace)), exact=of == "cpu")
     return Stacks(groups.select("pid", "count", "time"), frames, names, modules, trace.lost().get("samples", 0), spaces.lost)
+
+
+def _last_mapped(trace: Trace) -> int:
+    """Return the time of day, in ns, of the last mapping."""
+    last = trace.collect(trace.scan("mappings").select(pl.col("ts").max())).item()
+    return int(last or 0) - trace.header.clock.mono + trace.header.clock.wall
 
 
 def _named(
@@ -115,29 +123,18 @@ def _named(
     user_calls[_firsts(user_counts)] = False
     kernel_ids, user_ids = np.empty(len(kernel), np.int64), np.empty(len(user), np.int64)
     if len(kernel):
-        table = trace.collect(trace.scan("symbols").select("address", "name"))
+        table = trace.collect(trace.scan("symbols").filter(pl.col("address") < 0).select("address", "name"))
         known = kernel_functions(table["address"].to_numpy(), table["name"].to_list())
         distinct, back = np.unique(kernel - kernel_calls, return_inverse=True)
         texts = [
             f"[kernel]+{address:#x}" if name is None else escape(name) for name, address in zip(known.at(distinct), distinct.tolist(), strict=True)
         ]
         kernel_ids = np.array([number(f"{text}_[k]", "[kernel]") for text in texts], np.int64)[back]
-    owners = np.repeat(groups["space"].to_numpy(), user_counts)
     wanted = user - (user_calls & (user > 0))
-    files, places = np.full(len(user), -1, np.int64), wanted.copy()
-    for space in np.unique(owners):
-        mine = owners == space
-        files[mine], places[mine] = spaces.find(int(space), wanted[mine])
-    for file in np.unique(files):
-        mine = files == file
-        distinct, back = np.unique(places[mine], return_inverse=True)
-        if file < 0:
-            ids = [number(f"[unknown]+{address:#x}", "[unknown]") for address in distinct.tolist()]
-        else:
-            one = spaces.files[file]
-            module = symbols.module(one)
-            ids = [number(name, module) for name in symbols.names(one, distinct)]
-        user_ids[mine] = np.array(ids, np.int64)[back]
+    named = _of_programs(trace, groups.select("pid", "space"), user_counts, wanted, spaces, symbols)
+    meant = demangled({name for _, _, functions in named for name, _ in functions})
+    for mine, back, functions in named:
+        user_ids[mine] = np.array([number(meant.get(name, name), module) for name, module in functions], np.int64)[back]
     cut = number(CUT, "") if (user_counts == USER_FRAMES).any() or (kernel_counts == KERNEL_FRAMES).any() else -1
     parts = (
         zip(np.split(kernel_ids, np.cumsum(kernel_counts)[:-1]), np.split(user_ids, np.cumsum(user_counts)[:-1]), strict=True) if len(groups) else ()
@@ -151,6 +148,48 @@ def _named(
         pieces += [outer, np.array([cut])] if len(outer) == USER_FRAMES else [outer]
         frames.append(np.concatenate(pieces).astype(np.int64))
     return frames, [name for name, _ in numbers], [module for _, module in numbers]
+
+
+_Places = tuple[NDArray[np.bool_], NDArray[np.int64], list[tuple[str, str]]]
+"""Some addresses, and for each of them which of these functions, with their files, it is in."""
+
+
+def _of_programs(
+    trace: Trace, groups: pl.DataFrame, counts: NDArray[np.int64], addresses: NDArray[np.uint64], spaces: AddressSpaces, symbols: Symbols
+) -> list[_Places]:
+    """Name the addresses in programs, of which each stack has some, file by file, and process by process what is in no file."""
+    pids, owners = np.repeat(groups["pid"].to_numpy(), counts), np.repeat(groups["space"].to_numpy(), counts)
+    files, places = np.full(len(addresses), -1, np.int64), addresses.copy()
+    for space in np.unique(owners):
+        mine = owners == space
+        files[mine], places[mine] = spaces.find(int(space), addresses[mine])
+    beside = trace.collect(trace.scan("symbols").filter(pl.col("address") >= 0).select("pid", "address", "length", "name"))
+    known = {pid: functions_told(rows) for (pid,), rows in beside.group_by("pid")}
+    named: list[_Places] = []
+    compiled = np.zeros(len(addresses), np.bool_)
+    loose = np.isin(files, [-1, *(number for number, file in enumerate(spaces.files) if not is_file(file))])
+    for pid in np.unique(pids[loose]) if len(known) > (0 in known) else ():
+        if (functions := known.get(int(pid))) is None:
+            continue
+        mine = loose & (pids == pid)
+        distinct, back = np.unique(addresses[mine], return_inverse=True)
+        names = functions.at(distinct)
+        inside = np.array([name is not None for name in names])[back]
+        mine[mine] = inside
+        compiled |= mine
+        named.append((mine, back[inside], [("" if name is None else escape(name), "[jit]") for name in names]))
+    for number in np.unique(files[~compiled]):
+        mine = (files == number) & ~compiled
+        distinct, back = np.unique(places[mine], return_inverse=True)
+        if number < 0:
+            functions_here = [(f"[unknown]+{address:#x}", "[unknown]") for address in distinct.tolist()]
+        else:
+            file = spaces.files[number]
+            module = symbols.module(file)
+            told = known[0].at(distinct) if file.path == VDSO and 0 in known else None
+            functions_here = [(name, module) for name in symbols.names(file, distinct, told)]
+        named.append((mine, back, functions_here))
+    return named
 
 
 def _addresses(column: pl.Series) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from ringtape.analysis.address_spaces import File
@@ -78,25 +79,33 @@ def _string(strings: bytes, at: int) -> bytes:
     return strings[at : end if end >= 0 else at + _LONGEST]
 
 
+def is_file(file: File) -> bool:
+    """Return whether what is mapped has a path at which it may lie still, and is no memory that only looks like a file."""
+    return re.match(rb"/[^/]", file.path) is not None and not file.path.startswith((b"/memfd:", b"/dev/", b"/SYSV"))
+
+
 class Symbols:
     """Finds the functions of mapped files on this machine.
 
     A file counts only if its build id is that of the mapping: the program may have been replaced since, or never have been
-    here. One without a build id is taken by its path.
+    here. One without a build id is taken by its path, unless it was changed since.
 
     Parameters
     ----------
     folder : path, optional
         Where to look first: for the whole path below it, for the file's name, and for ``.build-id/xx/....debug``.
+    until : int, optional
+        Time of day in ns after which a file without a build id must not have changed to be taken by its path.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, until: int | None = None) -> None:
         self._folder = folder
+        self._until = until
 
-    def names(self, file: File, places: NDArray[np.uint64]) -> list[str]:
-        """Return the name of the function at each place of a file; ``module+0xplace`` where there is none."""
-        found: list[bytes | None] = [None] * len(places)
-        if re.match(rb"/[^/]", file.path):
+    def names(self, file: File, places: NDArray[np.uint64], told: list[bytes | None] | None = None) -> list[str]:
+        """Return the name of the function at each place of a file, or what is ``told`` of it; ``module+0xplace`` where there is none."""
+        found: list[bytes | None] = told or [None] * len(places)
+        if is_file(file):
             found = self._look_up(file, places)
         module = self.module(file)
         return [f"{module}+{place:#x}" if name is None else escape(name) for name, place in zip(found, places.tolist(), strict=True)]
@@ -138,9 +147,17 @@ class Symbols:
             yield self._folder / inside.name
             if identity:
                 yield self._folder / debug
-        yield path
+        if identity or not self._changed(path):
+            yield path
         if identity:
             yield DEBUG / debug
+
+    def _changed(self, path: Path) -> bool:
+        """Return whether a file is another, or was changed, since the recording."""
+        try:
+            return self._until is not None and path.stat().st_ctime_ns > self._until
+        except (OSError, ValueError):
+            return True
 
 
 def kernel_functions(addresses: NDArray[np.int64], names: Sequence[bytes]) -> Functions:
@@ -149,3 +166,12 @@ def kernel_functions(addresses: NDArray[np.int64], names: Sequence[bytes]) -> Fu
     order = np.argsort(starts, kind="stable")
     order = order[np.append(True, np.diff(starts[order]) > 0)] if len(order) else order
     return Functions.of(starts[order], np.zeros(len(order), np.uint64), [names[place] for place in order.tolist()])
+
+
+def functions_told(rows: pl.DataFrame) -> Functions:
+    """Return functions of the table ``symbols`` that are not the kernel's; of several at one address the one told last."""
+    starts = rows["address"].to_numpy().astype(np.uint64)
+    order = np.argsort(starts, kind="stable")
+    order = order[np.append(np.diff(starts[order]) > 0, True)] if len(order) else order
+    names = rows["name"].to_list()
+    return Functions.of(starts[order], rows["length"].to_numpy().astype(np.uint64)[order], [names[place] for place in order.tolist()])

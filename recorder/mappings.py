@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ringtape.recorder import perf_events
 from ringtape.recorder.options import Target, online_cpus
+from ringtape.recorder.run_time_code import jit_functions, vdso_functions
 from ringtape.schemas.elf import build_id_of
 from ringtape.schemas.table import Table, table
 
@@ -41,6 +42,23 @@ Row = dict[str, object]
 
 def _row(**values: object) -> Row:
     return {"ts": 0, "start": 0, "length": 0, "offset": 0, "pid": 0, "parent": 0, "kind": 0, "build_id": b"", "path": b"", **values}
+
+
+VDSO, VDSO_32 = b"[vdso]", b"[vdso32]"
+
+
+def _place(start: int, path: bytes) -> bytes:
+    """Return a path, the vDSO of programs of 32 bits told apart: it is another file, and has no other mark."""
+    return VDSO_32 if path == VDSO and 0 <= start < 1 << 32 else path
+
+
+def _in_no_file(path: bytes) -> bool:
+    return not path.startswith((b"/", b"[v")) or path.startswith((b"//", b"/memfd:", b"/dev/zero", b"/SYSV"))
+
+
+def bytes_of(value: object) -> bytes:
+    """Return a value of a row that holds bytes."""
+    return value if isinstance(value, bytes) else b""
 
 
 def _signed(address: int) -> int:
@@ -87,6 +105,9 @@ class Mappings:
 
     def __init__(self, target: Target, launched: int | None) -> None:
         self._rings: list[_Ring] = []
+        self._later: list[Row] = []
+        self._compiling: set[int] = set()
+        self._inodes: dict[tuple[int, int, int], bytes] = {}
         self._wanted = {*target.pids, *([launched] if launched else [])} if target.command or target.pids else None
         try:
             for cpu in online_cpus():
@@ -115,16 +136,26 @@ class Mappings:
                     # The very file, even if it was replaced or lies in another mount namespace.
                     known[file] = build_id_of(f"/proc/{pid}/map_files/{start:x}-{end:x}")
                 place = {"start": _signed(start), "length": end - start, "offset": offset}
-                yield _row(ts=now, pid=pid, kind=EXISTING, build_id=known.get(file, b""), path=path.removesuffix(b" (deleted)") or b"//anon", **place)
+                name = _place(start, path.removesuffix(b" (deleted)")) or b"//anon"
+                yield _row(ts=now, pid=pid, kind=EXISTING, build_id=known.get(file, b""), path=name, **place)
 
-    def rows(self, closing: bool) -> Iterable[tuple[Table, pa.Table]]:  # noqa: ARG002
-        """Return what the kernel told since the last call."""
-        found = sorted((row for ring in self._rings for row in parse(ring.read())), key=lambda row: int(str(row["ts"])))
+    def rows(self, closing: bool) -> Iterable[tuple[Table, pa.Table]]:
+        """Return what the kernel told since the last call, and at the end what compilers at run time told."""
+        # The rings are read one after the other: what happened since the first was read may have its cause, a fork, still there.
+        until = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        rows = [*self._later, *(row for ring in self._rings for row in parse(ring.read()))]
+        found = sorted(rows, key=lambda row: int(str(row["ts"])))
+        if not closing:
+            self._later = [row for row in found if int(str(row["ts"])) > until]
+            found = found[: len(found) - len(self._later)]
         if self._wanted is not None:
             # In the order of time: a process is wanted before its children are.
             found = [row for row in found if self._wants(row, self._wanted)]
+        for row in found:
+            self._identify(row)
         found = [*self._existing, *found]
         self._existing = []
+        self._compiling.update(int(str(row["pid"])) for row in found if row["kind"] in (EXISTING, MAPPED) and _in_no_file(bytes_of(row["path"])))
         if found:
             import pyarrow as pa
 
@@ -132,6 +163,17 @@ class Mappings:
 
             one = table("mappings")
             yield one, pa.Table.from_pylist(found, schema=arrow_schema(one)).sort_by("ts")
+        if closing and (functions := list(jit_functions(self._compiling))):
+            yield table("symbols"), function_rows([(pid, *function, b"[jit]") for pid, function in functions], until)
+
+    def _identify(self, row: Row) -> None:
+        """Find the build id that the kernel did not: one of more than 20 bytes, or in a part of the file that was not in memory."""
+        inode = row.pop("inode", None)
+        if isinstance(inode, tuple) and not row["build_id"] and not _in_no_file(bytes_of(row["path"])):
+            device, number, _ = inode
+            if inode not in self._inodes:
+                self._inodes[inode] = build_id_of(bytes_of(row["path"]), (device, number))
+            row["build_id"] = self._inodes[inode]
 
     @staticmethod
     def _wants(row: Row, wanted: set[int]) -> bool:
@@ -158,12 +200,14 @@ def parse(data: bytes) -> Iterator[Row]:
             pid, _, start, length, offset = struct.unpack_from("=IIQQQ", data, at + 8)
             held = data[at + 40]
             build_id = data[at + 44 : at + 44 + min(held, 20)] if misc & _MISC_BUILD_ID else b""
-            path = data[at + 72 : at + size - 8].split(b"\0", 1)[0]
+            # Where there is no build id the same bytes hold the inode.
+            major, minor, number, generation = struct.unpack_from("=IIQQ", data, at + 40)
+            inode = None if misc & _MISC_BUILD_ID else (os.makedev(major, minor), number, generation)
+            path = _place(start, data[at + 72 : at + size - 8].split(b"\0", 1)[0].removesuffix(b" (deleted)"))
             # Guest and module mappings of the kernel come with the number -1.
             if pid != 0xFFFFFFFF:
-                yield _row(
-                    ts=ts, start=_signed(start), length=_signed(length), offset=_signed(offset), pid=pid, kind=MAPPED, build_id=build_id, path=path
-                )
+                where = {"start": _signed(start), "length": _signed(length), "offset": _signed(offset)}
+                yield _row(ts=ts, pid=pid, kind=MAPPED, build_id=build_id, path=path, inode=inode, **where)
         elif kind == _RECORD_COMM and misc & _MISC_COMM_EXEC:
             yield _row(ts=ts, pid=struct.unpack_from("=I", data, at + 8)[0], kind=EXEC)
         elif kind == _RECORD_FORK:
@@ -181,11 +225,15 @@ class Stacks:
     def __init__(self, target: Target, launched: int | None) -> None:
         self._mappings = Mappings(target, launched)
         self._symbols = kernel_symbols()
+        self._vdso = vdso_functions()
 
     def begin(self, pump: Pump) -> None:
         """Write what is known so far, which a kill then leaves, and let the pump ask for mappings from now on."""
-        if (rows := symbol_rows(self._symbols, time.clock_gettime_ns(time.CLOCK_MONOTONIC))) is not None:
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        if (rows := symbol_rows(self._symbols, now)) is not None:
             pump.add(table("symbols"), rows)
+        if self._vdso:
+            pump.add(table("symbols"), function_rows([(0, *function, VDSO) for function in self._vdso], now))
         self._symbols = b""
         for to, rows in self._mappings.rows(closing=False):
             pump.add(to, rows)
@@ -219,7 +267,20 @@ def symbol_rows(text: bytes, now: int) -> pa.Table | None:
     columns = {
         "ts": pa.array(np.full(len(addresses), now, np.int64)),
         "address": pa.array(addresses).take(order),
+        "length": pa.array(np.zeros(len(addresses), np.int64)),
+        "pid": pa.array(np.zeros(len(addresses), np.int32)),
         "name": pa.array([name for _, name, _ in found], pa.binary()).take(order),
         "module": pa.array([module for _, _, module in found], pa.binary()).take(order),
     }
     return pa.table(columns, schema=arrow_schema(table("symbols")))
+
+
+def function_rows(functions: Sequence[tuple[int, int, int, bytes, bytes]], now: int) -> pa.Table:
+    """Return functions (process, address, length, name, module) as rows of ``symbols``."""
+    import pyarrow as pa
+
+    from ringtape.schemas.arrow import arrow_schema
+
+    pids, addresses, lengths, names, modules = zip(*functions, strict=True)
+    columns = {"ts": (now,) * len(functions), "address": addresses, "length": lengths, "pid": pids, "name": names, "module": modules}
+    return pa.table({name: list(values) for name, values in columns.items()}, schema=arrow_schema(table("symbols")))

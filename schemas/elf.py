@@ -6,6 +6,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Self
 
 _LOAD, _NOTE = 1, 4
@@ -28,6 +29,8 @@ class Elf:
     ----------
     bits : int
         64 or 32.
+    inode : tuple of int
+        Device and number of the inode that was opened.
 
     Raises
     ------
@@ -38,13 +41,16 @@ class Elf:
     """
 
     def __init__(self, path: str | bytes | os.PathLike[str]) -> None:
-        # A path that a trace names may be a pipe or a device: neither may block, nor do anything.
+        # A path that a trace names may be a pipe or a device, of which some act when they are only opened (a watchdog, a tape).
+        if not stat.S_ISREG(Path(os.fsdecode(path)).stat().st_mode):
+            raise NotElfError("no regular file")
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
             status = os.fstat(self._fd)
             if not stat.S_ISREG(status.st_mode):
                 raise NotElfError("no regular file")
             self._size = status.st_size
+            self.inode = status.st_dev, status.st_ino
             self._read_headers()
         except BaseException:
             os.close(self._fd)
@@ -118,10 +124,10 @@ class Elf:
                     yield self._bytes(offset, size, _MOST_SYMBOLS), self._bytes(strings_at, strings_size, _MOST_SYMBOLS)
 
 
-def build_id_of(path: str | bytes | os.PathLike[str]) -> bytes:
-    """Return the build id of a file; nothing if it has none, cannot be read or is no ELF file."""
+def build_id_of(path: str | bytes | os.PathLike[str], inode: tuple[int, int] | None = None) -> bytes:
+    """Return the build id of a file; nothing if it has none, cannot be read, is no ELF file, or not the one of that inode."""
     try:
         with Elf(path) as elf:
-            return elf.build_id
+            return elf.build_id if inode in (None, elf.inode) else b""
     except (OSError, ValueError):
         return b""

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     trace = open_trace(args.trace)
     of: Of = "offcpu" if args.offcpu else "cpu"
     found = stacks(trace, of, args.process, Path(args.symbols) if args.symbols else None)
-    title = f"{escape(' '.join(trace.header.command) or trace.path.name)}, {'off' if args.offcpu else 'on'} the CPU"
+    title = f"{'off' if args.offcpu else 'on'} the CPU: {escape(' '.join(trace.header.command) or trace.path.name)}"
     if args.format == "folded":
         text = flamegraph.folded(trace, found)
     elif args.format == "speedscope":

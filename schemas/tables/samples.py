@@ -7,7 +7,7 @@ TABLE = Table(
     name="samples",
     version="1.0",
     doc=(
-        "One row per stack: of a recorded thread that a timer found on a CPU (`--profile`), or that left it and came back (`--offcpu-stacks`). "
+        "One row per stack: of a recorded thread that a timer found on a CPU (`--profile`), or that blocked and came back (`--offcpu-stacks`). "
         "The stacks lie in the rows themselves, where nothing can collide and a recovered ring has them; Parquet keeps each distinct one once."
     ),
     default=False,
