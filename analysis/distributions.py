@@ -8,7 +8,6 @@ import polars as pl
 
 from ringtape.analysis.grouping import By, Grouping
 from ringtape.analysis.quantiles import bucket, histogram
-from ringtape.analysis.summary import span
 from ringtape.analysis.trace import Trace
 
 RETURNED = pl.col("kind") == 0
@@ -101,7 +100,7 @@ def latency_over_time(trace: Trace, *, windows: int = 120, syscall: str | None =
     [(96.0, 112.0, 1), (192.0, 224.0, 1)]
     """
     trace.require("syscalls")
-    begin, end = span(trace.folder)
+    begin, end = trace.span
     width = max(1, -(-((end if end is not None else begin) + 1 - begin) // windows))
     calls = trace.scan("syscalls").filter(RETURNED)
     if syscall is not None:

@@ -194,9 +194,7 @@ def over_time(trace: Trace, bins: int = 150) -> pl.DataFrame:
     >>> over_time(getfixture("memory_trace"), bins=1).select("pid", "minor", "major").rows()
     [(100, 6, 1)]
     """
-    from ringtape.analysis.summary import span
-
-    begin, end = span(trace.folder)
+    begin, end = trace.span
     width = max(1, -(-((end if end is not None else begin) + 1 - begin) // bins))
     pieces = [pl.DataFrame(schema={"bin": pl.Int64, "pid": pl.Int32, "minor": pl.Int64, "major": pl.Int64})]
 

@@ -21,7 +21,7 @@ GROUPS = (
     Result(
         "syscall",
         pl.String,
-        "name of the call; `name@abi` where it was not made in the machine's own ABI; null for lost calls of which nothing is known",
+        "name of the call; `name@abi` where it was not made in the machine's own ABI; `unknown (-1)` for lost calls of which it is not known",
     ),
     Result("process", pl.Int32, "process number; null for calls that were lost, of which the ledger knows no process"),
     Result("thread", pl.Int32, "thread number; null for calls that were lost"),

@@ -29,7 +29,8 @@ def lost_calls(trace: Trace) -> pl.DataFrame:
         One row per call number and duration bucket: ``nr``, ``abi``, ``lost`` (calls), ``time`` (exact sum of their
         durations, ns; 0 where the ledger could not know them), ``low`` and ``high`` (ns; every duration lies between them,
         ends included), ``child`` (true for the return of a clone in the new thread, which is no call of its own). Losses
-        that are counted but stand in no ledger row have ``nr`` -1.
+        that are counted but stand in no ledger row have ``nr`` -1; so have those of which it is not known whether they belong
+        to what the trace was narrowed to.
 
     Notes
     -----
@@ -39,7 +40,10 @@ def lost_calls(trace: Trace) -> pl.DataFrame:
     empty = pl.DataFrame(schema=SCHEMA)
     if "losses" in trace.tables:
         query = trace.scan("losses").filter(pl.col("table") == "syscalls", pl.col("cause").is_in([RING_FULL, NO_STORAGE]))
-        rows = trace.collect(query.group_by("nr", "abi", "bucket", "cause").agg(pl.col("count", "sum").sum()))
+        # Of what was lost across an edge of the window, or by which process, nothing is known: it may lie in it or not.
+        inside = trace.narrowing.certain()
+        number = pl.when(inside).then(pl.col("nr")).otherwise(-1).cast(pl.Int32).alias("nr")
+        rows = trace.collect(query.group_by(number, "abi", "bucket", "cause").agg(pl.col("count", "sum").sum()))
         timed = pl.col("cause") == RING_FULL
         bucket = pl.col("bucket").cast(pl.Int64).clip(0, 62)
         edge = pl.lit(2, pl.Int64).pow(bucket).cast(pl.Int64)
@@ -61,6 +65,14 @@ def lost_calls(trace: Trace) -> pl.DataFrame:
         row = {"nr": -1, "abi": 0, "lost": unlocated, "time": 0, "low": 0, "high": FOREVER, "child": False}
         frame = pl.concat([frame.cast(SCHEMA), pl.DataFrame([row], schema=SCHEMA)])
     return frame.cast(SCHEMA).filter(pl.col("lost") > 0).sort("nr", "abi", "low", "high")
+
+
+def goes_on(trace: Trace) -> pl.Expr:
+    """Return the expression that is true for calls that go on at some time in the window of a trace."""
+    end = pl.when(pl.col("kind") == NO_RETURN).then(FOREVER).otherwise(pl.col("ts") + pl.col("dur"))
+    # A clone's return in the new thread goes on from the thread's beginning.
+    start = pl.when(pl.col("kind") == CHILD).then(0).otherwise(pl.col("ts"))
+    return trace.narrowing.touches(start, end)
 
 
 def timed_losses(trace: Trace) -> pl.DataFrame:

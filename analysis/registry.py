@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from functools import cache, wraps
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, Literal, ParamSpec
 
 import polars as pl
 
+from ringtape.analysis.runs import RUN, Runs
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.errors import UsageError
 
 P = ParamSpec("P")
+Narrows = Literal["time", "process"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,19 @@ class Analysis:
     groups: tuple[Result, ...]
     section: bool
     free: bool = False
+    narrows: tuple[Narrows, ...] = ("time", "process")
 
     @property
     def summary(self) -> str:
         """First line of its file: what it tells."""
         return (sys.modules[self.function.__module__].__doc__ or "").partition("\n")[0].rstrip(".")
+
+    def refuse(self, trace: Trace) -> None:
+        """Refuse a trace that is narrowed to what this analysis cannot be narrowed to."""
+        if trace.narrowing.in_time and "time" not in self.narrows:
+            raise UsageError(f"{self.name} cannot be narrowed to a window of time: it needs what came before", "ask it of the whole trace")
+        if trace.narrowing.processes is not None and "process" not in self.narrows:
+            raise UsageError(f"{self.name} cannot be narrowed to processes: it needs what the others did", "ask it of the whole trace")
 
     def notes(self, result: pl.DataFrame) -> list[str]:
         """Return what its module's function ``notes``, if it has one, says beside a result."""
@@ -71,15 +81,22 @@ class Analysis:
 
     def column(self, name: str) -> Result | None:
         """Return the declaration of a column of its result."""
-        return next((column for column in (*self.groups, *self.columns) if column.name == name), None)
+        return next((column for column in (_RUN, *self.groups, *self.columns) if column.name == name), None)
 
 
+_RUN = Result(RUN, pl.String, "name of the trace folder")
 _REGISTERED: dict[str, Analysis] = {}
 
 
 def analysis(
-    *, tables: Sequence[str], columns: Sequence[Result], groups: Sequence[Result] = (), section: bool = True, free: bool = False
-) -> Callable[[Callable[Concatenate[Trace, P], pl.DataFrame]], Callable[Concatenate[Trace, P], pl.DataFrame]]:
+    *,
+    tables: Sequence[str],
+    columns: Sequence[Result],
+    groups: Sequence[Result] = (),
+    section: bool = True,
+    free: bool = False,
+    narrows: Sequence[Narrows] = ("time", "process"),
+) -> Callable[[Callable[Concatenate[Trace, P], pl.DataFrame]], Callable[Concatenate[Trace | Runs, P], pl.DataFrame]]:
     """Register the function that is decorated under its name.
 
     Parameters
@@ -94,26 +111,31 @@ def analysis(
         Whether the report shows it.
     free : bool
         Whether its result may have columns that are not declared, which stay as they are.
+    narrows : sequence of {"time", "process"}
+        What a trace may be narrowed to for it; without one, what it tells of a part depends on all the rest.
 
     Raises
     ------
     RingtapeError
-        When called on a trace without one of the tables.
+        When called on a trace without one of the tables, or on one that is narrowed to what it cannot be narrowed to.
     """
 
-    def register(function: Callable[Concatenate[Trace, P], pl.DataFrame]) -> Callable[Concatenate[Trace, P], pl.DataFrame]:
+    def register(function: Callable[Concatenate[Trace, P], pl.DataFrame]) -> Callable[Concatenate[Trace | Runs, P], pl.DataFrame]:
         name = function.__name__
 
         @wraps(function)
-        def call(trace: Trace, /, *args: P.args, **kwargs: P.kwargs) -> pl.DataFrame:
+        def call(trace: Trace | Runs, /, *args: P.args, **kwargs: P.kwargs) -> pl.DataFrame:
+            if isinstance(trace, Runs):
+                return pl.concat([call(one, *args, **kwargs).select(pl.lit(run).alias(RUN), pl.all()) for run, one in trace.named()])
             trace.require(*tables)
+            found.refuse(trace)
             result = function(trace, *args, **kwargs)
             expected = found.schema([name for name in result.columns if name in {group.name for group in groups}])
             if free:
                 return result.with_columns([pl.col(column).cast(dtype) for column, dtype in expected.items()])
             return result.select([pl.col(column).cast(dtype) for column, dtype in expected.items()])
 
-        found = Analysis(name, call, tuple(tables), tuple(columns), tuple(groups), section, free)
+        found = Analysis(name, call, tuple(tables), tuple(columns), tuple(groups), section, free, tuple(narrows))
         _REGISTERED[name] = found
         return call
 

@@ -13,7 +13,6 @@ import polars as pl
 from ringtape.analysis.ledger import FOREVER, NO_STORAGE, RING_FULL
 from ringtape.analysis.naming import comm_text, command_number
 from ringtape.analysis.registry import Result
-from ringtape.analysis.summary import span
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.errors import UsageError
 from ringtape.schemas.table import table
@@ -249,7 +248,7 @@ def at_once(
         was none are left out.
     """
     trace, keys = requests.trace, requests.keys
-    begin, known_end = span(trace.folder)
+    begin, known_end = trace.span
     end = known_end if known_end is not None else begin + 1
     width = max(1, -(-(end - begin) // max(1, windows)))
     start = pl.col("ts") if stage == "queue" else pl.col("ts") + pl.col("issue")
@@ -309,6 +308,6 @@ def at_once(
 
 def window_edges(trace: Trace, windows: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Return the edges of the windows of `at_once` in ns after the attachment."""
-    begin, end = span(trace.folder)
+    begin, end = trace.span
     width = max(1, -(-((end if end is not None else begin + 1) - begin) // windows))
     return np.arange(windows + 1, dtype=np.float64) * width

@@ -86,9 +86,7 @@ def over_time(trace: Trace, lives: pl.DataFrame | None = None, bins: int = BINS)
         By process and time: ``life``, ``pid``, and of the sample with most resident memory in each stretch ``ts``, ``anon``, ``file``,
         ``shmem``, ``swap``, ``resident``, ``mapped``.
     """
-    from ringtape.analysis.summary import span
-
-    begin, end = span(trace.folder)
+    begin, end = trace.span
     width = max(1, -(-((end if end is not None else begin) + 1 - begin) // bins))
     in_force, _ = process_lives(trace)
     rows = samples(trace, in_force)

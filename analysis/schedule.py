@@ -19,7 +19,7 @@ _FORK, _EXEC, _EXIT, _EXISTING = 1, 2, 3, 0
 
 
 def stays(trace: Trace) -> pl.DataFrame:
-    """Return every stay on a CPU with what came before it in its thread.
+    """Return every stay on a CPU with what came before it in its thread, also outside of the window that a trace may be narrowed to.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def stays(trace: Trace) -> pl.DataFrame:
         (state left in then: 0 runnable; null for the first), ``gap`` (stays that were lost in between).
     """
     columns = ["tid", "pid", "ts", "dur", "wait", "cpu", "slice", "state", "preempt", "kind", "waker", "waker_pid", "context", "migrations", "run"]
-    frame = trace.collect(trace.scan("sched").select(columns)).sort("tid", "ts", "slice")
+    frame = trace.collect(trace.whole.scan("sched").select(columns)).sort("tid", "ts", "slice")
     frame = frame.with_columns((pl.col("ts") + pl.col("dur")).alias("end"), _began_anew(trace, frame))
     same = pl.col("tid") == pl.col("tid").shift()
     anew = ~same.fill_null(False) | (pl.col("slice") <= pl.col("slice").shift()) | pl.col("anew")
@@ -77,18 +77,23 @@ def lives(trace: Trace, rows: pl.DataFrame) -> pl.DataFrame:
     -------
     DataFrame
         One row per thread: ``thread``, ``tid``, ``pid``, ``begin`` (when it first became runnable; when the probes were attached,
-        for one that was there) and ``end`` (when it left its CPU for ever, or the recording ended), ns of CLOCK_MONOTONIC.
+        for one that was there) and ``end`` (when it left its CPU for ever, or the recording ended), ns of CLOCK_MONOTONIC; both cut
+        at the window of the trace, if it has one; ``seen`` is the begin before the cut.
     """
     found = rows.group_by("thread", maintain_order=True).agg(
-        pl.col("tid").first(), pl.col("pid").last(), (pl.col("ts") - pl.col("wait")).first().alias("begin"), pl.col("end").last()
+        pl.col("tid").first(),
+        pl.col("pid").last(),
+        pl.coalesce("before", pl.col("ts") - pl.col("wait")).first().alias("begin"),
+        pl.col("end").last(),
     )
     if "processes" not in trace.tables:
-        return found
+        return trace.narrowing.clip(found.with_columns(seen="begin"), "begin", "end")
     events = trace.collect(trace.scan("processes").filter(pl.col("kind").is_in([_EXISTING, _FORK])).select("tid", "kind", "ts")).sort("ts")
     born = found.sort("begin").join_asof(events, left_on="begin", right_on="ts", by="tid", check_sortedness=False).sort("thread")
     # A thread that was there is known from its row on; one that was made is nothing to wait for until it is runnable.
     there = (pl.col("kind") == _EXISTING) & (pl.col("thread") == pl.col("thread").min().over("tid"))
-    return born.select("thread", "tid", "pid", pl.when(there).then(pl.min_horizontal("begin", "ts")).otherwise(pl.col("begin")).alias("begin"), "end")
+    begin = pl.when(there).then(pl.min_horizontal("begin", "ts")).otherwise(pl.col("begin"))
+    return trace.narrowing.clip(born.select("thread", "tid", "pid", begin.alias("begin"), "end", begin.alias("seen")), "begin", "end")
 
 
 def segments(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:

@@ -50,7 +50,7 @@ class Stacks:
     unmapped: int
 
 
-def stacks(trace: Trace, of: Of = "cpu", process: int | None = None, symbols: Path | None = None) -> Stacks:
+def stacks(trace: Trace, of: Of = "cpu", symbols: Path | None = None) -> Stacks:
     """Gather the stacks of a trace.
 
     Parameters
@@ -59,8 +59,6 @@ def stacks(trace: Trace, of: Of = "cpu", process: int | None = None, symbols: Pa
         The recording.
     of : {"cpu", "offcpu"}
         Stacks that a timer found on a CPU, or of threads that had left it.
-    process : int, optional
-        Only this process.
     symbols : path, optional
         Where to look first for files with symbols.
 
@@ -78,8 +76,6 @@ def stacks(trace: Trace, of: Of = "cpu", process: int | None = None, symbols: Pa
         raise RingtapeError(f"{trace.path}: no stacks of threads off their CPU were recorded", "record again with --offcpu-stacks")
     spaces = AddressSpaces(trace.collect(trace.scan("mappings")).iter_rows(named=True))
     frame = trace.scan("samples").filter(pl.col("kind") == 0 if of == "cpu" else pl.col("kind") != 0)
-    if process is not None:
-        frame = frame.filter(pl.col("pid") == process)
     space = pl.struct("pid", "ts").map_batches(
         lambda rows: pl.Series(spaces.at(rows.struct.field("pid").to_numpy(), rows.struct.field("ts").to_numpy())),
         return_dtype=pl.Int32,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from ringtape.analysis.ledger import CHILD, NO_RETURN, RING_FULL
+from ringtape.analysis.ledger import CHILD, NO_RETURN, RING_FULL, goes_on
 from ringtape.analysis.naming import syscall_name
 from ringtape.analysis.schedule import (
     LOST,
@@ -97,9 +97,9 @@ class TimeLedger:
     def __init__(self, trace: Trace, bins: int = 1) -> None:
         rows = stays(trace)
         self.threads = lives(trace, rows)
-        begin, end = (int(self.threads["begin"].min()), int(self.threads["end"].max())) if len(rows) else (0, 1)  # type: ignore[arg-type]
+        begin, end = (int(self.threads["begin"].min()), int(self.threads["end"].max())) if len(self.threads) else (0, 1)  # type: ignore[arg-type]
         self.edges = [begin + (end - begin) * at // bins for at in range(bins + 1)]
-        parts = mark_lossy(segments(rows, self.threads), _lossy(trace))
+        parts = mark_lossy(trace.narrowing.clip(segments(rows, self.threads), "start", "stop"), _lossy(trace))
         clock = Clock(parts)
         pieces = cut(parts, "start", "stop", self.edges)
         total = pieces.group_by("thread", "bin", "kind").agg((pl.col("stop") - pl.col("start")).sum().alias("time"))
@@ -117,11 +117,11 @@ class TimeLedger:
         """Yield the calls with their threads in batches: ``thread``, ``nr``, ``abi``, ``ts``, ``end``, cut to the life of the thread."""
         if "syscalls" not in trace.tables:
             return
-        wanted = trace.scan("syscalls").select("tid", "ts", "dur", "nr", "abi", "kind")
-        threads = self.threads.select("tid", "thread", "begin", "end").sort("begin")
+        wanted = trace.whole.scan("syscalls").select("tid", "ts", "dur", "nr", "abi", "kind").filter(goes_on(trace))
+        threads = self.threads.select("tid", "thread", "begin", "end", "seen").sort("seen")
         for start in range(0, trace.rows("syscalls"), BATCH):
             calls = trace.collect(wanted.slice(start, BATCH)).sort("ts")
-            batch = calls.join_asof(threads, left_on="ts", right_on="begin", by="tid", check_sortedness=False)
+            batch = calls.join_asof(threads, left_on="ts", right_on="seen", by="tid", check_sortedness=False)
             begin = pl.when(pl.col("kind") == CHILD).then(pl.col("begin")).otherwise(pl.col("ts"))
             over = pl.when(pl.col("kind") == NO_RETURN).then(pl.col("end")).otherwise(pl.col("ts") + pl.col("dur"))
             yield batch.filter(pl.col("thread").is_not_null()).select(

@@ -17,7 +17,8 @@ import pyarrow as pa
 from ringtape.analysis.events import event_frame
 from ringtape.analysis.in_force import CommandsInForce
 from ringtape.analysis.naming import decoded
-from ringtape.analysis.summary import lost_records
+from ringtape.analysis.narrowing import Instant, Narrowing, processes
+from ringtape.analysis.summary import lost_records, span
 from ringtape.schemas.arrow import arrow_schema
 from ringtape.schemas.errors import RingtapeError, TraceError, UsageError
 from ringtape.schemas.events import Event, parse_events
@@ -33,38 +34,6 @@ _CHECKED: set[tuple[Any, ...]] = set()
 """Parts that this process has checked: path, size, times, inode and the hash that the manifest states."""
 
 
-def open(path: str | os.PathLike[str]) -> Trace:  # noqa: A001 - ringtape.open is the front door, as gzip.open is
-    """Open a trace folder.
-
-    Traces that are still being recorded, and those whose recording was cut off, open as well; ``Trace.state`` tells.
-
-    Parameters
-    ----------
-    path : path
-        The folder that ``ringtape record`` made.
-
-    Returns
-    -------
-    Trace
-        The trace as its manifest describes it at this moment. Nothing but the manifest has been read.
-
-    Raises
-    ------
-    TraceError
-        If the folder is not there, is no trace, is damaged, or comes from a newer major version.
-
-    Examples
-    --------
-    >>> import ringtape
-    >>> ringtape.open("/nowhere/run.trace")
-    Traceback (most recent call last):
-    ...
-    ringtape.schemas.errors.TraceError: /nowhere/run.trace: no such trace folder
-    hint: name the folder that `ringtape record` made
-    """
-    return Trace(TraceFolder.open(path))
-
-
 class Trace:
     """A recording: what its manifest says, and one polars LazyFrame per table.
 
@@ -75,12 +44,91 @@ class Trace:
     does not use costs nothing. `scan` returns the stored columns alone.
     """
 
-    def __init__(self, folder: TraceFolder) -> None:
+    def __init__(self, folder: TraceFolder, narrowing: Narrowing | None = None) -> None:
         self.folder = folder
+        self.narrowing = narrowing or Narrowing()
         self._live: dict[str, int] = {}
 
     def __repr__(self) -> str:
         return f"Trace({str(self.path)!r}, {self.state})"
+
+    def between(self, start: Instant = None, end: Instant = None) -> Trace:
+        """Return the trace narrowed to a window of time.
+
+        Parameters
+        ----------
+        start, end : str or int, optional
+            Times since the recording began: text such as ``"10s"`` or ``"1.5ms"``, or ns. The window holds its start and not its
+            end; None leaves it open.
+
+        Returns
+        -------
+        Trace
+            The same recording, of which every table and analysis sees the rows whose ``ts`` lies in the window: calls that were
+            entered in it. What lasts - processes, mappings, open files - is known from before. Time on and off the CPU is cut
+            at its edges.
+
+        Raises
+        ------
+        UsageError
+            If a time cannot be read, or the window ends before it begins.
+
+        Examples
+        --------
+        >>> import ringtape
+        >>> trace = ringtape.open("datasets/demo.trace")
+        >>> trace.between("100ms", "200ms").syscalls.select("syscall").collect().height < trace.rows("syscalls")
+        True
+        """
+        return self._narrowed(self.narrowing.between(self.header.attached_at, start, end))
+
+    def process(self, *which: str | int) -> Trace:
+        """Return the trace narrowed to processes.
+
+        Parameters
+        ----------
+        *which : str or int
+            Command names or process numbers. A process is named as its first thread is at the time: all its threads belong to
+            it, and what it did under another name does not.
+
+        Returns
+        -------
+        Trace
+            The same recording, of which every table and analysis sees the rows of these processes. Which process made a lost
+            call is not known: `lost` still counts all.
+
+        Raises
+        ------
+        RingtapeError
+            If no process had such a name.
+
+        Examples
+        --------
+        >>> import ringtape
+        >>> trace = ringtape.open("datasets/demo.trace").process("tar")
+        >>> trace.syscalls.select(pl.col("comm").unique().sort()).collect().to_series().to_list()
+        ['tar']
+        """
+        chosen = processes(which, self.commands, "processes" in self.tables, str(self.path))
+        before = self.narrowing.processes
+        if before is not None:
+            raise UsageError(f"{self.path}: processes were chosen already", "name them all in one call")
+        return self._narrowed(Narrowing(self.narrowing.since, self.narrowing.until, chosen))
+
+    @property
+    def whole(self) -> Trace:
+        """The trace without its window of time: what came before explains what is in it."""
+        return self._narrowed(Narrowing(processes=self.narrowing.processes)) if self.narrowing.in_time else self
+
+    def _narrowed(self, narrowing: Narrowing) -> Trace:
+        other = Trace(self.folder, narrowing)
+        other.__dict__["commands"] = self.commands
+        return other
+
+    @property
+    def span(self) -> tuple[int, int | None]:
+        """Begin and end of the recording, or of the window, in ns of CLOCK_MONOTONIC; the end is None where nothing tells it."""
+        return self.narrowing.span(*span(self.folder))
 
     @property
     def path(self) -> Path:
@@ -154,7 +202,7 @@ class Trace:
             If a part is missing or damaged: size, SHA-256, schema or number of rows. Each part is checked once per process.
         """
         kind = declared(table)
-        parts = self._sound(table, since, until)
+        parts = self._sound(table, *self._bounds(kind, since, until))
         if not parts:
             return pl.LazyFrame(schema=_polars_schema(kind))
         frame = pl.scan_parquet([self._file(part) for part in parts], glob=False, extra_columns="ignore", cache=False).select(
@@ -162,7 +210,15 @@ class Trace:
         )
         bounds = [pl.col("ts") >= since] if since is not None else []
         bounds += [pl.col("ts") < until] if until is not None else []
+        bounds += self.narrowing.rows(kind)
         return frame.filter(*bounds) if bounds else frame
+
+    def _bounds(self, table: Table, since: int | None, until: int | None) -> tuple[int | None, int | None]:
+        """Return the bounds of ``ts`` in which rows can lie that are wanted and belong to the window."""
+        own = None if table.lasting or table.name == "losses" else self.narrowing.since
+        lows = [value for value in (since, own) if value is not None]
+        highs = [value for value in (until, self.narrowing.until) if value is not None]
+        return max(lows, default=None), min(highs, default=None)
 
     def _file(self, part: Part) -> Path:
         return Path(f"/proc/self/fd/{self._live[part.file]}") if part.file in self._live else self.folder.path_of(part)
@@ -312,8 +368,18 @@ class Trace:
             raise TraceError(f"{self.path}: reading failed: {' '.join(str(error).split())[:300]}") from None
 
     def lost(self) -> Mapping[str, int]:
-        """Return the records that are known to be lost, by table: those of the footer, else those that the last parts state."""
-        return lost_records(self.folder)
+        """Return the records that are known to be lost, by table: those of the footer, else those that the last parts state.
+
+        In a window, those that the loss ledger does not place outside of it: at most so many were lost there.
+        """
+        lost = lost_records(self.folder)
+        if not self.narrowing.in_time or not lost or "losses" not in self.tables:
+            return lost
+        counted = self.scan("losses").filter(pl.col("cause").is_in([0, 1])).group_by("table").agg(pl.col("count").sum())
+        whole = self.whole.scan("losses").filter(pl.col("cause").is_in([0, 1])).group_by("table").agg(pl.col("count").sum())
+        here, everywhere = dict(self.collect(counted).iter_rows()), dict(self.collect(whole).iter_rows())
+        found = {table: here.get(table, 0) + max(0, count - everywhere.get(table, 0)) for table, count in lost.items()}
+        return {table: count for table, count in found.items() if count}
 
 
 def _polars_schema(table: Table) -> pl.Schema:

@@ -7,12 +7,12 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from ringtape.schemas.errors import RingtapeError
+from ringtape.schemas.errors import RingtapeError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     import polars as pl
     from matplotlib.figure import Figure
 
+    from ringtape.analysis.runs import Runs
     from ringtape.analysis.trace import Trace
+
+Opened = TypeVar("Opened", "Trace", "Runs")
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
     analysis = get(name)
     parser.set_defaults(analysis=name)
-    parser.add_argument("trace", metavar="TRACE", help="trace folder")
+    parser.add_argument("trace", metavar="TRACE", nargs="+", help="trace folder; of several, the result has a column `run`")
+    add_narrowing(parser, analysis.narrows)
     for flag in flags(analysis.function):
         option = "--" + flag.name.replace("_", "-")
         doc = flag.doc.replace("%", "%%").replace("``", "")
@@ -107,6 +111,48 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.epilog = "columns:\n" + "\n".join(
         f"  {column.name:<15} {column.doc}" + (f" ({column.unit})" if column.unit else "") for column in (*analysis.groups, *analysis.columns)
     )
+
+
+def add_narrowing(parser: argparse.ArgumentParser, narrows: Sequence[str] = ("time", "process")) -> None:
+    """Give the parser the flags that say which part of a trace is asked about; `narrowed` reads them."""
+    if "time" in narrows:
+        parser.add_argument(
+            "--between", metavar="FROM,TO", help="only this window of time since the recording began, such as 1.5s,2s; either may be empty"
+        )
+    if "process" in narrows:
+        parser.add_argument(
+            "--process", metavar="PID|COMM", action="append", default=[], help="only processes with this number or command name (repeatable)"
+        )
+
+
+def window(text: str) -> tuple[str | None, str | None]:
+    """Return the ends of ``FROM,TO``, either of which may be empty.
+
+    Raises
+    ------
+    UsageError
+        If it is not written so.
+    """
+    first, comma, last = (part.strip() or None for part in text.partition(","))
+    if comma is None or (first is None and last is None):
+        raise UsageError(f"--between {text!r} is not FROM,TO", "write two times since the start of the recording, such as 1.5s,2s")
+    return first, last
+
+
+def narrowed(traces: Opened, args: argparse.Namespace) -> Opened:
+    """Return the part of a trace, or of several, that the flags of `add_narrowing` ask about.
+
+    Raises
+    ------
+    UsageError
+        If a window cannot be read.
+    RingtapeError
+        If no process has such a name.
+    """
+    between, which = getattr(args, "between", None), getattr(args, "process", [])
+    if between is not None:
+        traces = traces.between(*window(between))
+    return traces.process(*which) if which else traces
 
 
 def _picture(name: str) -> Callable[[pl.DataFrame], Figure] | None:
@@ -136,15 +182,19 @@ def run(args: argparse.Namespace) -> int:
     """Run the analysis and write its result."""
     from ringtape.analysis.registry import get
     from ringtape.analysis.render import write
-    from ringtape.analysis.trace import open as open_trace
+    from ringtape.analysis.runs import Runs, open_trace
+    from ringtape.schemas.escape import escape
 
     analysis = get(args.analysis)
-    trace = open_trace(args.trace)
-    lost = loss_sentence(trace)
-    if lost and args.strict:
-        raise RingtapeError(f"{trace.path}: {lost}", "leave --strict out to get the bounds that the loss ledger allows")
-    result = analysis.function(trace, **{flag.name: getattr(args, flag.name) for flag in flags(analysis.function)})
-    write(result, analysis, args.format, args.output, trace.header.attached_at)
+    traces = [narrowed(open_trace(path), args) for path in args.trace]
+    sentences = [(trace, loss_sentence(trace)) for trace in traces]
+    for trace, lost in sentences:
+        if lost and args.strict:
+            raise RingtapeError(f"{trace.path}: {lost}", "leave --strict out to get the bounds that the loss ledger allows")
+    result = analysis.function(
+        traces[0] if len(traces) == 1 else Runs(traces), **{flag.name: getattr(args, flag.name) for flag in flags(analysis.function)}
+    )
+    write(result, analysis, args.format, args.output, traces[0].header.attached_at)
     for note in analysis.notes(result):
         print(f"ringtape: note: {note}", file=sys.stderr)
     draw = _picture(args.analysis)
@@ -155,12 +205,14 @@ def run(args: argparse.Namespace) -> int:
             Path(args.picture).write_bytes(png(draw(result)))
         except OSError as error:
             raise RingtapeError(f"{args.picture}: {os.strerror(error.errno or 0).lower()}", "name a file that can be written") from None
-    if lost:
-        print(f"ringtape: note: {lost}; `ringtape loss` tells how far to trust the numbers", file=sys.stderr)
+    for trace, lost in sentences:
+        if lost:
+            place = f"{escape(str(trace.path))}: " if len(traces) > 1 else ""
+            print(f"ringtape: note: {place}{lost}; `ringtape loss` tells how far to trust the numbers", file=sys.stderr)
     return 0
 
 
 def loss_sentence(trace: Trace) -> str:
-    """Return what a trace has lost as one sentence, or nothing."""
+    """Return what a trace, as far as it is asked about, has lost as one sentence, or nothing."""
     lost = trace.lost()
     return ", ".join(f"{count:,} {'record' if count == 1 else 'records'} of {table} lost" for table, count in sorted(lost.items()))

@@ -40,6 +40,8 @@ class Table:
         that is safe, and not in slots.
     cost : str
         What recording it costs the recorded program, for the help: measured by `./run bench`.
+    lasting : bool
+        Whether a row holds from its time on, so that who asks about a window needs those before it as well.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Table:
     needs: tuple[str, ...] = ()
     interrupts: bool = False
     cost: str = ""
+    lasting: bool = False
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]

@@ -11,7 +11,6 @@ from ringtape.analysis.pictures import Picture
 from ringtape.analysis.quantiles import bucket, histogram, quantiles
 from ringtape.analysis.registry import Result, analysis
 from ringtape.analysis.requests import COMPLETE, GROUPS, MERGED, By, Requests, lost_requests, several
-from ringtape.analysis.summary import span
 from ringtape.analysis.trace import Trace
 
 STAGES = ("queue", "device", "total")
@@ -151,7 +150,7 @@ def request_percentiles(trace: Trace, *, by: By | Sequence[By] = ("device", "ope
 
 def device_time_over_time(trace: Trace, *, windows: int = 120) -> pl.DataFrame:
     """Count device times by time window and by quarter of a power of two, in the form of `distributions.latency_over_time`."""
-    begin, end = span(trace.folder)
+    begin, end = trace.span
     width = max(1, -(-((end if end is not None else begin) + 1 - begin) // windows))
     rows = trace.scan("block").filter(pl.col("kind") == COMPLETE, pl.col("service") >= 0)
     window = ((pl.col("ts") + pl.col("dur") - begin) // width).clip(0, windows - 1).alias("window")

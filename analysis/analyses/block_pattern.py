@@ -25,7 +25,6 @@ from ringtape.analysis.requests import (
     operation_name,
     several,
 )
-from ringtape.analysis.summary import span
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.units import format_duration
 
@@ -118,7 +117,7 @@ def block_pattern(trace: Trace, *, by: By | Sequence[By] = ("device", "operation
     sizes = quantiles(trace, rows.filter(data).select(*keys, pl.col("bytes").alias("dur")), keys, [Fraction(1, 2)], missing, None if len(lost) else 0)
     order = follow_each_other(requests, device)
     depth = at_once(requests, device=device)
-    begin, end = span(trace.folder)
+    begin, end = trace.span
     length = max(1, (end if end is not None else begin) - begin)
     found = sums.join(sizes.drop("count"), on=keys, how="left").join(order, on=keys, how="left").join(depth, on=keys, how="left")
     low, high = pl.col("low_0"), pl.col("high_0")
@@ -162,7 +161,7 @@ def depth_over_time(trace: Trace, *, windows: int = WINDOWS) -> pl.DataFrame:
         device), ``queue_mean`` and ``queue_highest`` (requests made and not yet issued). A device has a row for each window.
     """
     requests = Requests.of(trace, "device")
-    begin, end = span(trace.folder)
+    begin, end = trace.span
     width = max(1, -(-((end if end is not None else begin + 1) - begin) // windows))
     at_device, waiting = (at_once(requests, stage, windows=windows) for stage in ("device", "queue"))
     disks = pl.concat([at_device.select("disk"), waiting.select("disk")]).unique().sort("disk")

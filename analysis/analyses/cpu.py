@@ -54,13 +54,14 @@ def cpu(trace: Trace, *, by: By = "process", cpus: bool = False) -> pl.DataFrame
 
     Notes
     -----
-    A switch is voluntary if the thread was not runnable when it left, as the kernel counts ``nvcsw`` and ``nivcsw``.
+    A switch is voluntary if the thread was not runnable when it left, as the kernel counts ``nvcsw`` and ``nivcsw``. Of a stay
+    that an edge of the window cuts, the same share of its ``time`` counts as of what it ``occupied``.
     """
-    rows = stays(trace)
+    rows = in_window(trace, stays(trace))
     threads = lives(trace, rows)
     keys = [*KEYS[by], *(["cpu"] if cpus else [])]
     own = ~pl.col("kind").is_in([WAITING, BLOCKED])
-    switched = ~pl.col("kind").is_in([RUNNING, WAITING, BLOCKED])
+    switched = ~pl.col("kind").is_in([RUNNING, WAITING, BLOCKED]) & ~pl.col("cut")
     runnable = (pl.col("state") == 0) | (pl.col("preempt") == 1)
     stay = rows.rename({"thread": "number"}).join(named(trace, threads, by), on="number", how="left")
     stay = stay.with_columns((pl.col("end") - pl.col("ts")).alias("length"), pl.when(pl.col("cpu") >= 0).then(pl.col("cpu")).alias("cpu"))
@@ -76,11 +77,26 @@ def cpu(trace: Trace, *, by: By = "process", cpus: bool = False) -> pl.DataFrame
     sums = pl.concat([sums.with_columns(pl.lit(0, pl.Int64).alias("lost")), _lost(trace, sums, cpus)], how="diagonal").filter(
         (pl.col("stays") > 0) | (pl.col("time") > 0) | (pl.col("lost") > 0)
     )
-    elapsed = (int(rows["end"].max()) - int(threads["begin"].min())) if len(rows) else 0  # type: ignore[arg-type]
+    elapsed = (int(rows["end"].max()) - int(threads["begin"].min())) if len(rows) and len(threads) else 0  # type: ignore[arg-type]
     return sums.with_columns(
         (pl.col("time") / elapsed if elapsed > 0 else pl.lit(None, pl.Float64)).alias("share"),
         pl.when(pl.col("stays") > 0).then(pl.col("time") / pl.col("stays")).alias("mean"),
     ).sort("time", *keys, descending=[True, *(False for _ in keys)], nulls_last=True)
+
+
+def in_window(trace: Trace, rows: pl.DataFrame) -> pl.DataFrame:
+    """Cut stays at the edges of the window of a trace; ``cut`` tells those that were not left in it."""
+    if not trace.narrowing.in_time:
+        return rows.with_columns(pl.lit(False).alias("cut"))
+    inside = trace.narrowing.clip(rows.with_columns(pl.col("ts").alias("began"), pl.col("end").alias("left_at")), "ts", "end")
+    length = pl.col("left_at") - pl.col("began")
+    # In 128 bits: ns times ns.
+    part = (pl.col("run").cast(pl.Int128) * (pl.col("end") - pl.col("ts")) // pl.max_horizontal(length, 1)).cast(pl.Int64)
+    return inside.with_columns(
+        (pl.col("left_at") > pl.col("end")).alias("cut"),
+        pl.when(length > 0).then(part).otherwise(pl.col("run")).alias("run"),
+        pl.when(pl.col("began") == pl.col("ts")).then(pl.col("migrations")).otherwise(0).alias("migrations"),
+    ).drop("began", "left_at")
 
 
 def _lost(trace: Trace, like: pl.DataFrame, cpus: bool) -> pl.DataFrame:

@@ -10,7 +10,6 @@ from ringtape.analysis.events import named_events
 from ringtape.analysis.occurrences import Missing, as_key, missing, several
 from ringtape.analysis.pictures import Picture
 from ringtape.analysis.registry import Result, analysis
-from ringtape.analysis.summary import span
 from ringtape.analysis.trace import Trace
 
 
@@ -135,7 +134,7 @@ def event_rate(trace: Trace, *, windows: int = 120) -> pl.DataFrame:
     >>> event_rate(getfixture("event_trace"), windows=1)["count"].sum()
     4
     """
-    begin, end = span(trace.folder)
+    begin, end = trace.span
     width = max(1, -(-((end if end is not None else begin) + 1 - begin) // windows))
     window = ((pl.col("ts") - begin) // width).clip(0, windows - 1).alias("window")
     counted = trace.collect(trace.scan("events").group_by("event", window).agg(pl.len().cast(pl.Int64).alias("count")))

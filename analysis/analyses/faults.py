@@ -35,6 +35,7 @@ _OWN = {
 
 
 @analysis(
+    narrows=("process",),
     tables=("faults",),
     groups=(
         *GROUPS,

@@ -22,7 +22,7 @@ COLUMNS = (
 
 
 @analysis(tables=("samples", "mappings", "symbols"), columns=COLUMNS, section=False)
-def hot(trace: Trace, *, of: Of = "cpu", process: int | None = None) -> pl.DataFrame:
+def hot(trace: Trace, *, of: Of = "cpu") -> pl.DataFrame:
     """Rank functions by the stacks that they are in.
 
     Times on the CPU are samples times 1/frequency; lost samples are in none of the figures (`ringtape loss` counts them).
@@ -34,15 +34,13 @@ def hot(trace: Trace, *, of: Of = "cpu", process: int | None = None) -> pl.DataF
         The recording.
     of : {"cpu", "offcpu"}
         Stacks of running threads, or of threads that had left their CPU.
-    process : int, optional
-        Only this process.
 
     Returns
     -------
     DataFrame
         One row per function, by self time, longest first.
     """
-    found = stacks(trace, of, process)
+    found = stacks(trace, of)
     whole = int(found.groups["time"].sum())
     lengths = np.array([len(frames) for frames in found.frames], np.int64)
     everything = np.concatenate([*found.frames, np.empty(0, np.int64)])

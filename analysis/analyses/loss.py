@@ -18,6 +18,7 @@ _UNREADABLE, _SKIPPED = 2, 3
 
 
 @analysis(
+    narrows=(),
     tables=("losses",),
     groups=(
         Result("cpu", pl.Int16, "CPU on which the records were made"),

@@ -9,7 +9,6 @@ import polars as pl
 from ringtape.analysis.network import GROUPS, By, Grouping, transfers
 from ringtape.analysis.pictures import Picture
 from ringtape.analysis.registry import Result, analysis
-from ringtape.analysis.summary import span
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.errors import UsageError
 
@@ -76,7 +75,7 @@ def net_throughput(trace: Trace, *, by: By | Sequence[By] = ("process", "protoco
     >>> net_throughput(ringtape.open(path)).select("process", "protocol", "peer", "sent").rows()
     [(10, 'TCP', '127.0.0.1', 80)]
     """
-    begin, end = span(trace.folder)
+    begin, end = trace.span
     whole = max(1, (end if end is not None else begin) - begin)
     width = round(step * 1e9) if step else whole
     if width <= 0 or -(-whole // width) > MOST_STEPS:
@@ -111,7 +110,7 @@ def pictures(trace: Trace) -> Iterator[Picture]:
     """Draw the rates of the processes over time."""
     from ringtape.analysis.plots.network import throughput
 
-    begin, end = span(trace.folder)
+    begin, end = trace.span
     width = max(1, -(-((end if end is not None else begin) + 1 - begin) // BINS))
     grouping = Grouping.of(trace, ("process", "protocol", "peer"))
     found = grouping.named(over_time(trace, grouping, begin, width, BINS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from ringtape.analysis.analyses.latency import QUANTILES
+from ringtape.analysis.ledger import goes_on
 from ringtape.analysis.naming import syscall_label
 from ringtape.analysis.order_statistics import bounded_quantiles
 from ringtape.analysis.registry import Result, analysis
@@ -61,7 +62,7 @@ def offcpu(trace: Trace, *, by: By = "process") -> pl.DataFrame:
     """
     rows = stays(trace)
     threads = lives(trace, rows)
-    away = segments(rows, threads).filter(pl.col("kind").is_in(list(_STATES)))
+    away = trace.narrowing.clip(segments(rows, threads), "start", "stop").filter(pl.col("kind").is_in(list(_STATES)))
     blocked = _in_calls(trace, away, threads).rename({"thread": "number"})
     blocked = blocked.join(named(trace, threads, by), on="number", how="left").with_columns(
         pl.col("kind").replace_strict(list(_STATES), list(_STATES.values()), return_dtype=pl.String).alias("state"),
@@ -86,17 +87,19 @@ def _in_calls(trace: Trace, away: pl.DataFrame, threads: pl.DataFrame) -> pl.Dat
     nothing = (pl.lit(None, pl.Int32).alias("nr"), pl.lit(None, pl.Int8).alias("abi"))
     if "syscalls" not in trace.tables or not len(away):
         return away.with_columns(nothing)
-    placed = away.join(threads.select("thread", "tid", "begin"), on="thread", maintain_order="left").sort("start")
+    placed = away.join(threads.select("thread", "tid", "seen"), on="thread", maintain_order="left").sort("start")
     calls = _that_blocked(trace, placed)
     found = placed.join_asof(calls, left_on="start", right_on="ts", by="tid", check_sortedness=False)
     # A call without a return lasts until its thread ends.
-    inside = pl.col("over").is_not_null() & ((pl.col("over") >= pl.col("start")) | ((pl.col("kind_right") == 1) & (pl.col("ts") >= pl.col("begin"))))
+    inside = pl.col("over").is_not_null() & ((pl.col("over") >= pl.col("start")) | ((pl.col("kind_right") == 1) & (pl.col("ts") >= pl.col("seen"))))
     return found.with_columns(pl.when(inside).then(pl.col(name)).alias(name) for name in ("nr", "abi")).select(*away.columns, "nr", "abi")
 
 
 def _that_blocked(trace: Trace, placed: pl.DataFrame) -> pl.DataFrame:
     """Return the calls during which their thread left its CPU: few of many, found a batch at a time."""
-    wanted = trace.scan("syscalls").select("tid", "ts", (pl.col("ts") + pl.col("dur")).alias("over"), "nr", "abi", "kind")
+    wanted = (
+        trace.whole.scan("syscalls").filter(goes_on(trace)).select("tid", "ts", (pl.col("ts") + pl.col("dur")).alias("over"), "nr", "abi", "kind")
+    )
     starts = placed.select("tid", "start").sort("start")
     found = [trace.collect(wanted.slice(0, 0))]
     for at in range(0, trace.rows("syscalls"), BATCH):

@@ -9,6 +9,7 @@ from ringtape.analysis.trace import Trace
 
 
 @analysis(
+    narrows=(),
     tables=("recorder",),
     columns=(
         Result("elapsed", pl.Int64, "time during which the recorder drained the rings", "ns"),

@@ -22,6 +22,7 @@ EXISTING, FORK, EXEC, EXIT, RENAME = range(5)
 
 
 @analysis(
+    narrows=("process",),
     tables=("processes",),
     columns=(
         Result("command", pl.String, "last command name; people see it indented below its parent", indent="depth"),

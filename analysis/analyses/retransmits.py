@@ -10,7 +10,6 @@ from ringtape.analysis.analyses.tcp_life import RETRANSMIT, SYN_SENT, SYNACK
 from ringtape.analysis.network import GROUPS, By, Grouping
 from ringtape.analysis.pictures import Picture
 from ringtape.analysis.registry import Result, analysis
-from ringtape.analysis.summary import span
 from ringtape.analysis.trace import Trace
 
 BINS = 120
@@ -105,7 +104,7 @@ def pictures(trace: Trace) -> Iterator[Picture]:
     """Draw when segments were sent again, if any were."""
     from ringtape.analysis.plots.network import moments
 
-    begin, end = span(trace.folder)
+    begin, end = trace.span
     width = max(1, -(-((end if end is not None else begin) + 1 - begin) // BINS))
     number = ((pl.col("ts") - begin) // width).clip(0, BINS - 1).alias("bin")
     grouping = Grouping.of(trace, "endpoint")

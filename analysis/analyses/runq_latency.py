@@ -63,11 +63,16 @@ def runq_latency(trace: Trace, *, by: By = "process") -> pl.DataFrame:
     """
     rows = stays(trace)
     threads = lives(trace, rows)
-    known = ~pl.col("kind").is_in([BLOCKED, RUNNING_AT_ATTACH])
-    waits = rows.rename({"thread": "number"}).with_columns(
-        pl.when(known).then(pl.col("wait")).alias("waited"),
-        (pl.col("end") - pl.col("ts")).alias("length"),
-        (pl.col("left") != 0).fill_null(True).alias("slept"),
+    # A wait belongs to the window in which it ended.
+    known = ~pl.col("kind").is_in([BLOCKED, RUNNING_AT_ATTACH]) & trace.narrowing.holds(pl.col("ts"))
+    waits = (
+        rows.filter(trace.narrowing.touches(pl.col("before").fill_null(0), pl.col("end")))
+        .rename({"thread": "number"})
+        .with_columns(
+            pl.when(known).then(pl.col("wait")).alias("waited"),
+            trace.narrowing.within(pl.col("ts"), pl.col("end")).alias("length"),
+            (pl.col("left") != 0).fill_null(True).alias("slept"),
+        )
     )
     waits = waits.join(named(trace, threads, by), on="number", how="left")
     sums = waits.group_by(KEYS[by]).agg(
@@ -91,5 +96,5 @@ def pictures(trace: Trace) -> Iterator[Picture]:
     """Draw the distribution."""
     from ringtape.analysis.plots.sched import waits
 
-    rows = stays(trace)
-    yield Picture("runq-latency", "How long threads that could run waited for a CPU.", waits(rows.filter(pl.col("kind") == 0)["wait"]))
+    rows = stays(trace).filter(pl.col("kind") == 0, trace.narrowing.holds(pl.col("ts")))
+    yield Picture("runq-latency", "How long threads that could run waited for a CPU.", waits(rows["wait"]))

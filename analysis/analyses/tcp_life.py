@@ -9,7 +9,6 @@ import polars as pl
 from ringtape.analysis.addresses import endpoint_text
 from ringtape.analysis.pictures import Picture
 from ringtape.analysis.registry import Result, analysis
-from ringtape.analysis.summary import span
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.abi.errors import errnos
 from ringtape.schemas.tables.sockets import STATES
@@ -23,6 +22,7 @@ ENDS = {104: "reset", 32: "reset", 111: "refused", 110: "timed out", 113: "unrea
 
 
 @analysis(
+    narrows=(),
     tables=("sockets",),
     columns=(
         Result("process", pl.Int32, "process that connected, accepted, or first used the connection; null: not known"),
@@ -111,7 +111,7 @@ def pictures(trace: Trace) -> Iterator[Picture]:
     """Draw how many connections there were over time."""
     from ringtape.analysis.plots.network import connections
 
-    begin, end = span(trace.folder)
+    begin, end = trace.span
     lost = trace.lost().get("sockets", 0)
     note = f"{lost:,} records were lost: connections may be missing, or seem to last" if lost else ""
     caption = "How many TCP connections there were at a time, and when some failed."
@@ -168,7 +168,7 @@ def _told(trace: Trace, lives: pl.DataFrame) -> pl.DataFrame:
     address = [name for end in ("local", "peer") for name in (f"{end}_high", f"{end}_low", f"{end}_port")]
     lives = lives.filter(~pl.col("listens") & pl.col("last_state").is_not_null())
     lives = lives.with_columns(pl.coalesce(name, f"{name}_early").fill_null(0).alias(name) for name in address)
-    begin, end = span(trace.folder)
+    begin, end = trace.span
     over = end if end is not None else begin
     older = pl.col("found").is_not_null() | (pl.col("connect").is_null() & ~pl.col("inward"))
     start = pl.when(older).then(pl.coalesce("found", "seen")).otherwise(pl.coalesce("connect", "established"))

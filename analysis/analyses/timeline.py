@@ -46,7 +46,7 @@ def timeline(trace: Trace) -> pl.DataFrame:
     """
     rows = stays(trace)
     threads = lives(trace, rows)
-    found = segments(rows, threads).rename({"thread": "number"})
+    found = trace.narrowing.clip(segments(rows, threads), "start", "stop").rename({"thread": "number"})
     found = found.join(named(trace, threads, "thread"), on="number", how="left", maintain_order="left")
     on = pl.col("cpu") >= 0
     return found.select(
@@ -66,7 +66,7 @@ def pictures(trace: Trace) -> Iterator[Picture]:
 
     rows = stays(trace)
     threads = lives(trace, rows)
-    parts = segments(rows, threads)
+    parts = trace.narrowing.clip(segments(rows, threads), "start", "stop")
     busy = parts.filter(pl.col("kind") == ON).group_by("thread").agg((pl.col("stop") - pl.col("start")).sum().alias("on"))
     chosen = busy.sort("on", "thread", descending=[True, False]).head(LINES)
     few = parts.join(chosen.select("thread"), on="thread", how="semi")

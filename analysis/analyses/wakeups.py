@@ -22,6 +22,7 @@ _QUANTILES = {name: QUANTILES[name] for name in ("p50", "p99", "max")}
 
 @analysis(
     tables=("sched",),
+    narrows=("time",),
     columns=(
         Result(
             "waker", pl.String, "who woke; interrupt: a timer or a device; softirq: the same, or work of the thread named before it, such as a send"
@@ -69,7 +70,7 @@ def wakeups(trace: Trace, *, by: By = "process") -> pl.DataFrame:
     threads = lives(trace, rows)
     asleep = (~pl.col("kind").is_in([BLOCKED, RUNNING_AT_ATTACH])) & (pl.col("left") != 0) & pl.col("left").is_not_null() & (pl.col("gap") == 0)
     names = _names(trace, threads, by)
-    told = rows.with_columns((pl.col("ts") - pl.col("wait") - pl.col("before")).alias("slept")).filter(asleep)
+    told = rows.with_columns((pl.col("ts") - pl.col("wait") - pl.col("before")).alias("slept")).filter(asleep, trace.narrowing.holds(pl.col("ts")))
     told = told.join(names, left_on="tid", right_on="tid", how="left").rename({"name": "woken"})
     told = told.join(names, left_on="waker", right_on="tid", how="left")
     foreign = pl.concat_str(pl.lit("not recorded: "), pl.col("waker_pid"))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from ringtape.analysis.verb import add_narrowing, narrowed
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("trace", metavar="TRACE", help="trace folder, recorded with --profile or --offcpu-stacks")
     parser.add_argument("--format", choices=("svg", "folded", "speedscope"), default="svg", help="form of the result (default: %(default)s)")
     parser.add_argument("--offcpu", action="store_true", help="time off the CPU, by the stack that left it, instead of time on it")
-    parser.add_argument("--process", metavar="PID", type=int, help="only this process")
+    add_narrowing(parser)
     parser.add_argument("--symbols", metavar="DIR", help="folder with the programs, or their debug files looked at first; build ids must match")
     parser.add_argument("--output", metavar="FILE", help="write to this file instead of standard output")
 
@@ -21,13 +23,13 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from ringtape.analysis import flamegraph
+    from ringtape.analysis.runs import open_trace
     from ringtape.analysis.stacks import Of, stacks
-    from ringtape.analysis.trace import open as open_trace
     from ringtape.schemas.escape import escape
 
-    trace = open_trace(args.trace)
+    trace = narrowed(open_trace(args.trace), args)
     of: Of = "offcpu" if args.offcpu else "cpu"
-    found = stacks(trace, of, args.process, Path(args.symbols) if args.symbols else None)
+    found = stacks(trace, of, Path(args.symbols) if args.symbols else None)
     title = f"{'off' if args.offcpu else 'on'} the CPU: {escape(' '.join(trace.header.command) or trace.path.name)}"
     if args.format == "folded":
         text = flamegraph.folded(trace, found)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ringtape.analysis.verb import window
 from ringtape.schemas.errors import UsageError
 from ringtape.schemas.escape import escape
 from ringtape.schemas.units import parse_duration
@@ -96,11 +97,9 @@ def _window(text: str | None, start: int) -> tuple[int, int]:
     """Return the bounds in ns of CLOCK_MONOTONIC; calls that were running at the attach stand at its time."""
     if text is None:
         return -_END_OF_TIME, _END_OF_TIME
-    first, comma, last = text.partition(",")
-    if not comma or not (first.strip() or last.strip()):
-        raise UsageError(f"--between {text!r} is not FROM,TO", "write two times since the start of the recording, such as 1.5s,2s")
-    since = start + parse_duration(first) if first.strip() else -_END_OF_TIME
-    until = start + parse_duration(last) if last.strip() else _END_OF_TIME
+    first, last = window(text)
+    since = start + parse_duration(first) if first else -_END_OF_TIME
+    until = start + parse_duration(last) if last else _END_OF_TIME
     if until <= since:
         raise UsageError(f"--between {text!r} ends before it begins", "write the earlier time first")
     return since, until

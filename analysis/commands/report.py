@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     import sys
 
     from ringtape.analysis import report
-    from ringtape.analysis.trace import open as open_trace
+    from ringtape.analysis.runs import open_trace
     from ringtape.schemas.errors import UsageError
     from ringtape.schemas.escape import escape
 

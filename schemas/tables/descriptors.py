@@ -8,6 +8,7 @@ TABLE = Table(
     version="1.0",
     doc="One row per descriptor that a recorded process had at the start, and per working folder (descriptor -100, AT_FDCWD).",
     origin="recorder",
+    lasting=True,
     columns=(
         ts("just before the process was looked at: what its calls did later holds", "CLOCK_MONOTONIC"),
         Column("pos", "i64", "file position; -1 where it could not be read", "bytes", "/proc/PID/fdinfo/FD: pos"),

@@ -9,6 +9,7 @@ TABLE = Table(
     doc="One row per executable mapping of a file, and per event after which others are in force; from them addresses are told apart into files.",
     origin="recorder",
     default=False,
+    lasting=True,
     columns=(
         ts("when it was mapped, or read (kind 0)", "perf event: time, CLOCK_MONOTONIC"),
         Column("start", "i64", "first address", "", "PERF_RECORD_MMAP2"),

@@ -8,6 +8,7 @@ TABLE = Table(
     version="1.0",
     doc="One row per thread that exists at the start, and per fork, exec, rename and exit of a recorded thread.",
     ring_size=8 << 20,
+    lasting=True,
     columns=(
         ts("when it happened"),
         Column("start", "i64", "when the thread was created; (tid, start) identifies a thread for ever", "ns", "task_struct.start_time"),

@@ -12,6 +12,7 @@ TABLE = Table(
     ),
     origin="recorder",
     default=False,
+    lasting=True,
     columns=(
         ts("when the list was read", "CLOCK_MONOTONIC"),
         Column(

@@ -11,15 +11,16 @@ from ringtape.schemas.errors import RingtapeError
 from ringtape.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from ringtape.analysis.trace import Trace, open
+    from ringtape.analysis.runs import Runs, open
+    from ringtape.analysis.trace import Trace
 
-__all__ = ["RingtapeError", "Trace", "__version__", "open"]
+__all__ = ["RingtapeError", "Runs", "Trace", "__version__", "open"]
 
 
 def __getattr__(name: str) -> Any:
     # polars takes a third of a second to import: only those who open a trace pay for it.
-    if name in ("Trace", "open"):
-        from ringtape.analysis import trace
+    if name in ("Runs", "Trace", "open"):
+        from ringtape.analysis import runs
 
-        return getattr(trace, name)
+        return getattr(runs, name)
     raise AttributeError(f"module 'ringtape' has no attribute {name!r}")

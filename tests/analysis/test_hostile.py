@@ -14,7 +14,7 @@ import pytest
 
 from ringtape import cli
 from ringtape.analysis import part_reader, pictures, registry, verification
-from ringtape.analysis.trace import open as open_trace
+from ringtape.analysis.runs import open_trace
 from ringtape.schemas.errors import TraceError
 from ringtape.schemas.manifest import FILE, Probe
 from ringtape.schemas.table import table, tables

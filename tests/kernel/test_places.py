@@ -102,7 +102,7 @@ def test_two_processes_of_one_program_at_different_addresses_share_its_names(rec
     workers = {pid for pid, frames in zip(found.groups["pid"], found.frames, strict=True) if place in frames}
     assert len(workers) == 2
     for pid in workers:
-        assert functions(trace, process=pid)["own_turn", "twice"] > LEAST
+        assert functions(trace.process(pid))["own_turn", "twice"] > LEAST
     assert found.names.count("own_turn") == 1
 
 

@@ -109,7 +109,7 @@ def test_a_program_that_was_replaced_since_is_not_taken_for_the_one_that_ran(rec
 def test_a_fork_without_an_exec_keeps_its_parent_s_names(record, programs):
     done = record(*LEAN, "--profile", "499", "--", programs("stacks"), "fork", "400")
     trace = ringtape.open(done.path)
-    found = functions(trace, process=int(done.stdout))
+    found = functions(trace.process(int(done.stdout)))
     assert found["in_child"]["count"] > 50
     assert found["in_child"]["count"] == pytest.approx(found["work"]["count"], abs=2)
 
