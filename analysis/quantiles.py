@@ -3,10 +3,14 @@
 Two passes. The first counts durations in a histogram of 64 buckets per power of two (at most 1.6 % wide), which tells
 the bucket that holds each wanted rank. The second counts the distinct durations inside those buckets alone: a bucket
 around 2**k ns holds at most 2**(k-6) of them, so memory depends on the number of groups and not on that of rows.
+
+Where groups are few, durations below `SHORT` ns have a bucket each in the first pass: most ranks are found by it alone, and
+the second reads only what lies above.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +26,10 @@ Ints = npt.NDArray[np.int64]
 _SUBDIVISION = 1 << (52 - 6)
 FINEST = 64
 """Buckets per power of two; durations below 128 ns have one each."""
+SHORTEST, SHORT = 128, 1 << 17
+"""Durations (ns) below which each has a bucket of its own: always, and where groups are few."""
+FEW = ["nr", "abi"]
+"""What tells few groups apart: there are some hundreds of system calls."""
 
 
 def bucket(duration: pl.Expr) -> pl.Expr:
@@ -33,6 +41,12 @@ def bucket(duration: pl.Expr) -> pl.Expr:
     return (duration.clip(0).cast(pl.Float64).reinterpret(dtype=pl.Int64) // _SUBDIVISION).cast(pl.Int32)
 
 
+def place(duration: pl.Expr, short: int) -> pl.Expr:
+    """Return the expression for the bucket of a duration where those below ``short`` ns have one each."""
+    edge = (struct.unpack("q", struct.pack("d", float(short)))[0] // _SUBDIVISION) - short
+    return pl.when(duration < short).then(duration.clip(0).cast(pl.Int32)).otherwise(bucket(duration) - edge)
+
+
 def histogram(trace: Trace, calls: pl.LazyFrame, keys: Sequence[str]) -> pl.DataFrame:
     """Count the durations of each group.
 
@@ -42,10 +56,33 @@ def histogram(trace: Trace, calls: pl.LazyFrame, keys: Sequence[str]) -> pl.Data
         ``keys``, ``bucket``, ``count``, ``smallest`` and ``largest`` duration in the bucket (ns), sorted.
     """
     duration = pl.col("dur")
-    counted = calls.group_by(*keys, bucket(duration).alias("bucket")).agg(
+    counted = calls.group_by(*keys, place(duration, SHORTEST).alias("bucket")).agg(
         pl.len().cast(pl.Int64).alias("count"), duration.min().alias("smallest"), duration.max().alias("largest")
     )
     return trace.collect(counted).sort(*keys, "bucket")
+
+
+def _of_few(trace: Trace, calls: pl.LazyFrame) -> pl.DataFrame:
+    """Count the durations of each system call: the result of `histogram` with a bucket for each duration below `SHORT`.
+
+    To group by one number costs half of grouping by three columns, and a conditional bucket a third on top of it.
+    """
+    width = 2 * SHORT
+    packed = (pl.col("nr").cast(pl.Int64) * 256 + pl.col("abi").cast(pl.Int64) + 128) * width + pl.col("dur").clip(0, SHORT)
+    counted = trace.collect(calls.group_by(packed.alias("packed")).agg(pl.len().cast(pl.Int64).alias("count")))
+    group, duration = pl.col("packed") // width, pl.col("packed") - pl.col("packed") // width * width
+    short = counted.select(
+        (group // 256).cast(pl.Int32).alias("nr"),
+        (group - group // 256 * 256 - 128).cast(pl.Int8).alias("abi"),
+        duration.cast(pl.Int32).alias("bucket"),
+        "count",
+        duration.alias("smallest"),
+        duration.alias("largest"),
+    ).filter(pl.col("bucket") < SHORT)
+    duration = pl.col("dur")
+    long = calls.filter(duration >= SHORT).group_by(*FEW, place(duration, SHORT).alias("bucket"))
+    rest = trace.collect(long.agg(pl.len().cast(pl.Int64).alias("count"), duration.min().alias("smallest"), duration.max().alias("largest")))
+    return pl.concat([short, rest]).sort(*FEW, "bucket")
 
 
 @dataclass(frozen=True)
@@ -98,12 +135,15 @@ def _last_open(side: _Side, before: tuple[Ints, Ints], totals: tuple[Ints, Ints]
     return side.starts + np.add.reduceat(still.astype(np.int64), side.starts) - 1
 
 
-def _merge(recorded: pl.DataFrame, lost: pl.DataFrame, edge: str, by: Sequence[str]) -> pl.DataFrame:
+def _merge(recorded: pl.DataFrame, lost: pl.DataFrame, edge: str, by: Sequence[str], short: int) -> pl.DataFrame:
     """Put lost calls, each at one edge of its interval, among recorded counts."""
     if not len(lost):
         return recorded.with_columns(pl.lit(0, pl.Int64).alias("lost"))
     extra = lost.select(
-        *(pl.col("group") if name == "group" else bucket(pl.col(edge)).alias(name) if name == "bucket" else pl.col(edge).alias(name) for name in by),
+        *(
+            pl.col("group") if name == "group" else place(pl.col(edge), short).alias(name) if name == "bucket" else pl.col(edge).alias(name)
+            for name in by
+        ),
         pl.col("lost"),
     )
     extra = extra.group_by(by).agg(pl.col("lost").sum())
@@ -148,7 +188,8 @@ def quantiles(
         holds the true value whatever the missing durations were; its ends are equal where nothing is missing. ``low_<i>``
         and ``high_<i>`` are null for groups of which no call is known for certain to exist.
     """
-    counted = histogram(trace, calls, keys)
+    short = SHORT if list(keys) == FEW else SHORTEST
+    counted = _of_few(trace, calls) if list(keys) == FEW else histogram(trace, calls, keys)
     groups = counted.select(keys).unique(maintain_order=True)
     shared = [key for key in keys if key in lost.columns]
     if len(lost) and len(shared) == len(keys):
@@ -164,7 +205,7 @@ def quantiles(
     sides = ("low", "high") if len(missing) else ("low",)
     for side in sides:
         here = missing.filter(pl.col("high") > 1) if side == "high" else missing
-        found = _side_quantiles(trace, calls, keys, groups, counted, here, side, wanted, spares)
+        found = _side_quantiles(trace, calls, keys, groups, counted, here, side, wanted, spares, short)
         result = result.with_columns(pl.Series(f"{side}_{index}", values, pl.Int64) for index, values in enumerate(found))
     if len(sides) == 1:
         result = result.with_columns(pl.col(f"low_{index}").alias(f"high_{index}") for index in range(len(wanted)))
@@ -190,9 +231,10 @@ def _side_quantiles(
     edge: str,
     wanted: Sequence[Fraction],
     spares: Ints,
+    short: int,
 ) -> list[list[int | None]]:
     search = _first_reaching if edge == "low" else _last_open
-    coarse = _merge(counted, missing, edge, ("group", "bucket"))
+    coarse = _merge(counted, missing, edge, ("group", "bucket"), short)
     present = np.unique(_numbers(coarse, "group"))
     answers: list[list[int | None]] = [[None] * len(groups) for _ in wanted]
     if not len(present):
@@ -202,8 +244,8 @@ def _side_quantiles(
     totals = (side.totals(side.recorded), side.totals(side.lost))
     chosen = [np.minimum(search(side, before, totals, q), np.append(side.starts[1:], len(coarse)) - 1) for q in wanted]
 
-    fine = _distinct(trace, calls, keys, groups, coarse, np.unique(np.concatenate(chosen)))
-    fine = _merge(fine, _inside(missing, edge, fine), edge, ("group", "bucket", "value")).filter(pl.col("value").is_not_null())
+    fine = _distinct(trace, calls, keys, groups, coarse, np.unique(np.concatenate(chosen)), short)
+    fine = _merge(fine, _inside(missing, edge, fine, short), edge, ("group", "bucket", "value"), short).filter(pl.col("value").is_not_null())
     ends = np.flatnonzero(np.diff(np.append(_row_of(fine), -1)))
     begins = np.append(0, ends[:-1] + 1)
     at = np.full(len(coarse), -1, np.int64)
@@ -248,13 +290,15 @@ def _index_in(coarse: pl.DataFrame, pairs: pl.DataFrame) -> Any:
     return _numbers(pairs.select("group", "bucket").join(numbered, on=["group", "bucket"], how="left", maintain_order="left"), "row")
 
 
-def _inside(missing: pl.DataFrame, edge: str, fine: pl.DataFrame) -> pl.DataFrame:
+def _inside(missing: pl.DataFrame, edge: str, fine: pl.DataFrame, short: int) -> pl.DataFrame:
     """Return the missing calls whose edge lies in one of the buckets that were looked into."""
-    placed = missing.with_columns(bucket(pl.col(edge)).alias("bucket"))
+    placed = missing.with_columns(place(pl.col(edge), short).alias("bucket"))
     return placed.join(fine.select("group", "bucket").unique(), on=["group", "bucket"], how="semi")
 
 
-def _distinct(trace: Trace, calls: pl.LazyFrame, keys: Sequence[str], groups: pl.DataFrame, coarse: pl.DataFrame, rows: Ints) -> pl.DataFrame:
+def _distinct(
+    trace: Trace, calls: pl.LazyFrame, keys: Sequence[str], groups: pl.DataFrame, coarse: pl.DataFrame, rows: Ints, short: int
+) -> pl.DataFrame:
     """Count the distinct durations inside the buckets that hold a wanted rank; a bucket of one value needs no look."""
     inside = coarse[rows]
     single = inside.filter(pl.col("smallest") == pl.col("largest")).select("group", "bucket", pl.col("smallest").alias("value"), "count")
@@ -265,7 +309,7 @@ def _distinct(trace: Trace, calls: pl.LazyFrame, keys: Sequence[str], groups: pl
     if len(several):
         wanted = several.join(groups, on="group").select(*keys, "bucket", "group")
         low, high = several["smallest"].min(), several["largest"].max()
-        number = bucket(pl.col("dur")).alias("bucket")
+        number = place(pl.col("dur"), short).alias("bucket")
         looked = (
             calls.filter(pl.col("dur").is_between(low, high))
             .select(*keys, "dur", number)

@@ -204,7 +204,7 @@ class Trace:
         kind = declared(table)
         parts = self._sound(table, *self._bounds(kind, since, until))
         if not parts:
-            return pl.LazyFrame(schema=_polars_schema(kind))
+            return pl.LazyFrame(schema=pl.Schema(arrow_schema(kind)))
         frame = pl.scan_parquet([self._file(part) for part in parts], glob=False, extra_columns="ignore", cache=False).select(
             column.name for column in kind.columns
         )
@@ -380,9 +380,3 @@ class Trace:
         here, everywhere = dict(self.collect(counted).iter_rows()), dict(self.collect(whole).iter_rows())
         found = {table: here.get(table, 0) + max(0, count - everywhere.get(table, 0)) for table, count in lost.items()}
         return {table: count for table, count in found.items() if count}
-
-
-def _polars_schema(table: Table) -> pl.Schema:
-    frame = pl.from_arrow(arrow_schema(table).empty_table())
-    assert isinstance(frame, pl.DataFrame)
-    return frame.schema

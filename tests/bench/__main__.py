@@ -64,6 +64,12 @@ def _server(shop: Workshop) -> Section:
     return server.measure(shop)
 
 
+def _library(shop: Workshop) -> Section:
+    from tests.bench import library
+
+    return library.measure(shop)
+
+
 SECTIONS: dict[str, Callable[[Workshop], Section]] = {
     "null-call": _null_call,
     "throughput": _throughput,
@@ -73,6 +79,7 @@ SECTIONS: dict[str, Callable[[Workshop], Section]] = {
     "family-pairs": _family_pairs,
     "server": _server,
     "response": _response,
+    "library": _library,
 }
 
 
