@@ -142,6 +142,15 @@ def analysis(
     return register
 
 
+def kind_of_result(name: str, columns: Sequence[Result]) -> Analysis:
+    """Return what tells how to write a result that is not that of one trace; it is no analysis that a trace can be given to."""
+
+    def refuse(trace: Trace) -> pl.DataFrame:
+        raise TypeError(f"{name} is not asked of one trace, such as {trace.path}")
+
+    return Analysis(name, refuse, (), tuple(columns), (), section=False)
+
+
 def get(name: str) -> Analysis:
     """Return the analysis of that name.
 

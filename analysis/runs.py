@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from glob import glob, has_magic
 from pathlib import Path
 from typing import overload
@@ -14,6 +14,7 @@ from ringtape.analysis.narrowing import Instant
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.errors import TraceError, UsageError
 from ringtape.schemas.folder import TraceFolder
+from ringtape.schemas.manifest import FILE
 from ringtape.schemas.table import tables
 
 Name = str | os.PathLike[str]
@@ -98,7 +99,8 @@ def open(path: Name | Many) -> Trace | Runs:  # noqa: A001 - ringtape.open is th
     Parameters
     ----------
     path : path, pattern, or sequence of them
-        The folder that ``ringtape record`` made; a pattern such as ``"runs/base-*.trace"``; or several of them.
+        The folder that ``ringtape record`` made; a pattern such as ``"runs/base-*.trace"``; a folder that holds traces
+        (``*.trace``); or several of these.
 
     Returns
     -------
@@ -135,15 +137,22 @@ def open(path: Name | Many) -> Trace | Runs:  # noqa: A001 - ringtape.open is th
     return Runs([open_trace(each) for each in fitting])
 
 
+def open_all(names: Iterable[Name]) -> Runs:
+    """Open every trace that paths, patterns and folders of traces name, in their order; errors as those of `open`."""
+    return Runs([open_trace(each) for name in names for each in _fitting(name)])
+
+
 def open_trace(path: Name) -> Trace:
     """Open one trace folder; errors as those of `open`."""
     return Trace(TraceFolder.open(path))
 
 
 def _fitting(name: Name) -> list[Name]:
-    """Return the folders that fit a pattern; what exists, or is no pattern, is itself."""
-    text = os.fspath(name)
-    if not has_magic(text) or Path(text).exists():
+    """Return the folders that fit a pattern, or the traces in a folder that is none itself; anything else is itself."""
+    text, path = os.fspath(name), Path(name)
+    if path.is_dir() and not (path / FILE).exists() and (inside := sorted(path.glob("*.trace"))):
+        return list(inside)
+    if not has_magic(text) or path.exists():
         return [name]
     found = sorted(each for each in glob(text) if Path(each).is_dir())  # noqa: PTH207 - a pattern may be absolute
     if not found:
