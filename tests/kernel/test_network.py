@@ -96,8 +96,13 @@ def test_a_reset_shows_on_both_sides(record):
     done = record(*NETWORK, "--", *words("reset"))
     facts = said(done.stdout)
     assert facts["error"] == ECONNRESET
-    found = lives(done.trace.check())
+    trace = done.trace.check()
+    found = lives(trace)
     closer, other = found[facts["closer"]["socket"]], found[facts["other"]["socket"]]
+    # The receive that is told of the reset finds a closed socket, whose port is given back.
+    told = [row for row in trace.rows("transfers") if row["socket"] == facts["other"]["socket"]]
+    assert [(row["result"], row["local_port"]) for row in told] == [(10, other[0]["local_port"]), (-ECONNRESET, other[0]["local_port"])]
+    assert other[0]["local_port"] > 0
     assert path(closer) == ["SYN_SENT", "ESTABLISHED", "CLOSE"]
     assert [row["kind"] for row in closer].count(KINDS["reset sent"]) == 1
     assert path(other) == ["ESTABLISHED", "CLOSE"]
