@@ -77,8 +77,8 @@ def salvage(found: Unfinished) -> Recovered:
 
 
 def _reason(maps: dict[str, bpf.Map]) -> str:
-    value = maps["status"].lookup(bytes(4), 16) if "status" in maps else None
-    errno = int.from_bytes(value[8:], sys.byteorder) if value else 0
+    value = maps["status"].lookup(bytes(4)) if "status" in maps else None
+    errno = int.from_bytes(value[8:16], sys.byteorder) if value else 0
     return f"recording stopped before its end: {os.strerror(errno).lower()}" if errno else "the recorder was killed"
 
 
