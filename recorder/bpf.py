@@ -114,7 +114,15 @@ class Map:
         bpf(Command.MAP_UPDATE_ELEM, struct.pack("=IxxxxQQQ", self.fd, _address(keys), _address(values), 0))
 
     def lookup(self, key: bytes, value_size: int | None = None) -> bytes | None:
-        """Return one element, or None. Per-CPU maps need ``value_size`` = rounded value size times possible CPUs."""
+        """Return one element, or None. Per-CPU maps need ``value_size`` = rounded value size times possible CPUs.
+
+        Raises
+        ------
+        ValueError
+            If the kernel would write more than that.
+        """
+        if value_size is not None and value_size < self.value_size:
+            raise ValueError(f"{value_size} bytes for a value of {self.value_size} in map {self.name}")
         keys = ctypes.create_string_buffer(key, len(key))
         values = ctypes.create_string_buffer(value_size or self.value_size)
         try:

@@ -17,7 +17,7 @@ from ringtape.recorder.compile import Bytecode, bytecode
 from ringtape.recorder.events import Tracepoints
 from ringtape.recorder.journal import Journal
 from ringtape.recorder.options import Options, cgroup_root, online_cpus, possible_cpus
-from ringtape.recorder.program import ring_tables
+from ringtape.recorder.program import loss_tables, ring_tables
 from ringtape.schemas.errors import RecordingError
 from ringtape.schemas.manifest import Probe
 from ringtape.schemas.table import Table, table, tables
@@ -159,8 +159,11 @@ class Kernel:
             for index, ring in enumerate(rings):
                 journal.pin(ring.fd, f"ring_{name}_{index}", uid, gid)
             journal.pin(self.maps[f"counters_{name}"].fd, f"counters_{name}", uid, gid)
+            if (opened := self.maps.get(f"{name}_open")) is not None:
+                journal.pin(opened.fd, f"{name}_open", uid, gid)
         for name in ("losses", "status"):
             journal.pin(self.maps[name].fd, name, uid, gid)
+        journal.pin_numbers(loss_tables(), uid, gid)
 
     def note_stop(self, errno: int) -> None:
         """Leave word for `recover` of why recording stopped: the disk may be full, so the trace cannot say it."""
