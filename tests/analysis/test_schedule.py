@@ -140,6 +140,14 @@ def test_a_number_that_is_used_again_is_another_thread(tmp_path):
     assert lives(trace, stays(trace)).select(pl.col("begin") - T0, pl.col("end") - T0).rows() == [(0, 50), (200, 410)]
 
 
+def test_processes_under_one_number_keep_their_own_names(tmp_path):
+    rows = [stay(10, 0, 0, 50, 0, DEAD), stay(10, 0, 500, 30, 0, DEAD), stay(11, 0, 510, 5, 0, DEAD)]
+    lived = [born(10, 0), born(10, 499) | {"comm": b"other", "start": T0 + 499}, born(11, 505) | {"comm": b"thread", "start": T0 + 499}]
+    trace = ringtape.open(make(tmp_path / "r.trace", sched=rows, syscalls=[], processes=lived))
+    assert ledger(trace).select("process", "command", "time").rows() == [(10, "prog", 50), (10, "other", 35)]
+    assert cpu(trace).select("command", "time").rows() == [("prog", 50), ("other", 35)]
+
+
 def test_time_on_a_cpu_while_calls_were_lost_there_is_unknown(tmp_path):
     calls = [call(10, READ, 100, 50), call(10, READ, 200, 16, lost=True), call(10, READ, 900, 50)]
     trace = ringtape.open(make(tmp_path / "d.trace", sched=[stay(10, 0, 0, 1000, 0, DEAD)], syscalls=calls, processes=[born(10, 0, 0)]))
