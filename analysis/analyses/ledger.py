@@ -59,8 +59,8 @@ def ledger(trace: Trace, *, by: By = "process") -> pl.DataFrame:
     ``user`` holds what the program itself did, and page faults and interrupts meanwhile. Where calls were lost, or left out by
     ``--syscall`` or ``--min-duration``, their time cannot be told from it: during losses it is ``unknown``. What a
     call waits for is told by the call or by its descriptor, followed from its making (see the analysis ``files``); ``disk`` is any other
-    uninterruptible wait of a call that names a file, ``other`` what neither tells: a FIFO opened by its path, say. A socket whose making
-    was not recorded is ``network``, whatever its family.
+    uninterruptible wait of a call that names a file, ``other`` what neither tells: a FIFO opened by its path, say. Pipes are known
+    if the table ``paths`` was recorded; a socket whose making was not is ``network``, whatever its family.
     """
     found = TimeLedger(trace)
     keys = KEYS[by]
