@@ -64,6 +64,7 @@ PROG_TYPE_RAW_TRACEPOINT = 17
 PROG_TYPE_TRACING = 26
 ATTACH_TRACE_RAW_TP = 23
 ATTACH_TRACE_ITER = 28
+F_SLEEPABLE = 1 << 4
 ATTACH_PERF_EVENT = 41
 
 PSEUDO_MAP_FD = 1
@@ -234,8 +235,8 @@ def _value_btf(value_size: int) -> tuple[int, int]:
         raise RecordingError(f"the kernel refused type information: {os.strerror(error.errno or 0)}") from None
 
 
-def load_program(name: str, code: bytes, program_type: int, attach_type: int = 0, attach_btf_id: int = 0) -> int:
-    """Load a program and return its descriptor.
+def load_program(name: str, code: bytes, program_type: int, attach_type: int = 0, attach_btf_id: int = 0, sleepable: bool = False) -> int:
+    """Load a program and return its descriptor; one that is ``sleepable`` may wait for memory that is not there.
 
     Raises
     ------
@@ -257,7 +258,7 @@ def load_program(name: str, code: bytes, program_type: int, attach_type: int = 0
             len(log) if log is not None else 0,
             _address(log) if log is not None else 0,
             0,
-            0,
+            F_SLEEPABLE if sleepable else 0,
             name.encode()[:15],
             0,
             attach_type,
