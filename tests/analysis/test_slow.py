@@ -103,7 +103,7 @@ def test_the_verb_shows_relative_times_and_says_what_was_not_recorded(folder: Pa
     bare = make(
         folder.parent / "bare",
         syscalls=[{"ts": T0, "dur": 9, "nr": READ, "pid": 1, "lost": at == 1} for at in (0, 1)],
-        header={"tables": {"syscalls": "1.0", "losses": "1.1"}},
+        header={"tables": {"syscalls": "1.1", "losses": "1.1"}},
     )
     assert main(["slow", str(bare), "--format", "json"]) == 0
     captured = capsys.readouterr()
