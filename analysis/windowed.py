@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -35,8 +36,8 @@ def window_edges(trace: Trace, width: str | None = None) -> list[int]:
     length = parse_duration(width)
     if not length:
         raise UsageError(f"--width {width!r} is no length of time", "write a time such as 100ms")
-    if span // length >= MOST:
-        raise UsageError(f"--width {width} makes {span // length + 1:,} windows", f"at most {MOST:,} are told apart: write a longer time")
+    if span > length * MOST:
+        raise UsageError(f"--width {width} makes {-(-span // length):,} windows", f"at most {MOST:,} are told apart: write a longer time")
     return [*range(begin, begin + span, length), begin + span]
 
 
@@ -110,7 +111,7 @@ def _lost(trace: Trace, grouping: Grouping, edges: list[int], syscall: str | Non
         return pl.DataFrame(schema=schema)
     pieces = [pl.DataFrame(schema=schema)]
     begin, last = trace.header.attached_at, len(edges) - 2
-    for at, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for at, (low, high) in enumerate(pairwise(edges)):
         # What the first and the last window hold beyond their edges is lost there, too.
         part = trace.between(None if at == 0 else low - begin, None if at == last else high - begin) if last else trace
         pieces.append(timed_losses(part).with_columns(pl.lit(at, pl.Int64).alias("window")))

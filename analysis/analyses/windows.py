@@ -87,11 +87,8 @@ def windows(trace: Trace, *, by: By | Sequence[By] = "syscall", syscall: str | N
     ).with_columns((pl.col("calls") / seconds).alias("rate"))
     named = grouping.named(rows)
     size = pl.col("calls").sum().over(list(grouping.by))
-    return (
-        named.with_columns(size.alias("_size"))
-        .sort("_size", *grouping.by, "begin", descending=[True, *(False for _ in grouping.by), False])
-        .drop("_size")
-    )
+    order = ["_size", *grouping.by, "begin"]
+    return named.with_columns(size.alias("_size")).sort(order, descending=[name == "_size" for name in order], nulls_last=True)
 
 
 def pictures(trace: Trace) -> Iterator[Picture]:
