@@ -100,8 +100,9 @@ def period(stalls: Ints, calls: Ints, seed: int = 0) -> Period | None:
     Notes
     -----
     The power of frequency f is that of the point process (Bartlett 1963, JRSS B 25:264), ``|sum(exp(2 pi i f t))|**2 / n``. For
-    instants without a period it exceeds x with probability exp(-x) (Rayleigh), which is multiplied by the number of frequencies that were looked at. As calls themselves may come in a rhythm, which stalls can only follow, the
-    stalls are also drawn anew, `SHUFFLES` times, among the calls: the share of draws with as much power bounds p from below.
+    instants without a period it exceeds x with probability exp(-x) (Rayleigh), which is multiplied by the number of frequencies that were
+    looked at. As calls themselves may come in a rhythm, which stalls can only follow, the stalls are also drawn anew, `SHUFFLES` times, among
+    the calls: the share of draws with as much power bounds p from below.
     A burst of stalls is no rhythm: strength, the length of the mean of the phases, and the probability that is given count each cycle once.
     Periods from 16 steps of the grid to a third of it are looked at.
     """
