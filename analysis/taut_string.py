@@ -12,7 +12,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Mode:
-    """A mode: bins from ``first`` up to ``end`` (the valleys), densest from ``top`` up to ``top_end``; ``density`` there, ``valley`` in that behind."""
+    """A mode: bins from ``first`` up to ``end`` (the valleys), densest from ``top`` up to ``top_end``; ``density`` there and in the ``valley``."""
 
     first: int
     end: int

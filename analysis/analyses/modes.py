@@ -87,7 +87,7 @@ def modes(trace: Trace, *, by: By | Sequence[By] = "syscall", syscall: str | Non
     counted = histogram(trace, grouping.rows(everything), keys)
     rows = []
     for key, group in counted.partition_by(keys, as_dict=True, maintain_order=True).items():
-        own = lost.filter(pl.col(name) == value for name, value in zip(keys, key, strict=True)) if located else lost
+        own = lost.filter(pl.col(name) == value for name, value in zip(keys, key, strict=True)) if located and len(lost) else lost
         missing = int(own["lost"].sum())
         head = dict(zip(keys, key, strict=True)) | {"calls": int(group["count"].sum()), "lost": missing}
         rows += [head | row for row in _modes(group, missing)]
@@ -119,9 +119,16 @@ def bins(group: pl.DataFrame) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
 
 def _modes(group: pl.DataFrame, missing: int) -> Iterator[dict[str, Any]]:
     n = int(group["count"].sum())
+    distance = min(1.0, max(radius(n), LEAST / 2) + missing / (n + missing))
+    if distance >= 0.5:
+        # Any distribution lies in such a band: the calls are too few to tell more than where they are.
+        low, high, count = (group[name].to_numpy() for name in ("smallest", "largest", "count"))
+        at = int(np.searchsorted(np.cumsum(count), -(-n // 2)))
+        peak = (int(low[at]) + int(high[at])) // 2
+        yield {"modes": 1, "mode": 1, "peak": peak, "begin": int(low[0]), "end": int(high[-1]), "weight": 1.0, "valley": None, "depth": None}
+        return
     edges, counts, place = bins(group)
     widths = np.diff(np.log2(edges))
-    distance = min(1.0, max(radius(n), LEAST / 2) + missing / (n + missing))
     found = taut_modes(counts, widths, distance)
     for number, mode in enumerate(found, 1):
         inside = group.filter(pl.Series((place >= mode.first) & (place < mode.end)))

@@ -46,15 +46,17 @@ def modes(groups: Mapping[str, tuple[Array, Array]], found: pl.DataFrame, *, not
             density = counts / counts.sum() / np.diff(np.log2(edges)) * 100
             axes.stairs(density, edges, fill=True, color=COLOURS[0], alpha=0.75)
             top = float(density.max())
+            said: list[str] = []
             for row in found.filter(pl.col("syscall") == name).iter_rows(named=True):
                 place = min(int(np.searchsorted(edges, row["peak"], "right")) - 1, len(density) - 1)
                 axes.plot([row["peak"]], [density[place] + 0.05 * top], "v", color=COLOURS[1], markersize=6, clip_on=False)
-                text = f"{short_time(row['peak'])}\n{share(row['weight'])}"
-                axes.annotate(text, (row["peak"], density[place] + 0.09 * top), ha="center", va="bottom", fontsize=7.5)
+                axes.annotate(str(row["mode"]), (row["peak"], density[place] + 0.1 * top), ha="center", va="bottom", fontsize=7.5)
+                said.append(f"{row['mode']}: {short_time(row['peak'])}, {share(row['weight'])}")
                 if row["valley"] is not None:
                     axes.axvline(row["valley"], color="#444444", linewidth=0.9, linestyle=":")
             time_axis(axes, float(edges[0]), float(edges[-1]))
-            axes.set_ylim(0, top * 1.4)
+            axes.set_ylim(0, top * 1.3)
+            axes.text(0.99, 0.97, "\n".join(said[:9]), transform=axes.transAxes, ha="right", va="top", fontsize=7.5)
             axes.set_title(name, parse_math=False, fontsize=10)
         for axes in panels[len(groups) :]:
             axes.set_axis_off()
