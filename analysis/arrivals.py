@@ -39,7 +39,7 @@ def gaps(trace: Trace, grouping: Grouping, syscall: str | None, unsure: list[tup
     """
     keys = grouping.keys
     empty = trace.collect(_calls(trace, grouping, syscall, 0, 0).select(*keys, "ts"))
-    schema = pl.Schema({**empty.schema, "dur": pl.Int64, "sure": pl.Boolean})
+    schema = pl.Schema([*empty.schema.items(), ("dur", pl.Int64()), ("sure", pl.Boolean())])
     begins, ends = (np.asarray([stretch[at] for stretch in unsure], np.int64) for at in (0, 1))
 
     def source(columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, size: int | None) -> Iterator[pl.DataFrame]:
@@ -54,7 +54,7 @@ def gaps(trace: Trace, grouping: Grouping, syscall: str | None, unsure: list[tup
             # The first stretch that ends behind the call before: it is in between if it begins before the later one.
             place = np.searchsorted(ends, found["_before"].to_numpy(), "left")
             inside = np.append(begins, np.iinfo(np.int64).max)[place] <= found["ts"].to_numpy()
-            result = found.select(*keys, "ts", (pl.col("ts") - pl.col("_before")).alias("dur"), pl.Series("sure", ~inside)).cast(schema)  # type: ignore[arg-type]
+            result = found.select(*keys, "ts", (pl.col("ts") - pl.col("_before")).alias("dur"), pl.Series("sure", ~inside)).cast(schema)
             last = ordered.group_by(keys).agg(pl.col("ts").max()).select(empty.columns)
             if predicate is not None:
                 result = result.filter(predicate)

@@ -106,7 +106,7 @@ def quantiles_by_window(
 def _lost(trace: Trace, grouping: Grouping, edges: list[int], syscall: str | None) -> pl.DataFrame:
     """Return the calls that may have been lost in each window: those of a row of the ledger that reaches into several, in each of them."""
     lost = timed_losses(trace)
-    schema = {**lost.schema, "window": pl.Int64}
+    schema = pl.Schema([*lost.schema.items(), ("window", pl.Int64())])
     if not len(lost):
         return pl.DataFrame(schema=schema)
     pieces = [pl.DataFrame(schema=schema)]

@@ -108,7 +108,7 @@ def _trend(group: dict[str, Any]) -> dict[str, Any]:
     places, values = np.asarray(group["places"], np.float64), np.asarray(group["values"], np.float64)
     third = max(1, len(values) // 3)
     first, last = (int(np.median(part)) if len(part) else None for part in (values[:third], values[-third:]))
-    row = {"windows": len(values), "p50_first": first, "p50_last": last, "change": None, "p_drift": None, "drift": "too few windows"}
+    row: dict[str, Any] = {"windows": len(values), "p50_first": first, "p50_last": last, "change": None, "p_drift": None, "drift": "too few windows"}
     found = trend(places, values)
     if found is not None:
         middle = float(np.median(values))
@@ -119,7 +119,7 @@ def _trend(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _period(found: pl.DataFrame | None, edges: list[int]) -> dict[str, Any]:
-    row = {"slow": 0, "stalls": 0, "period": None, "strength": None, "p_period": None, "stalling": "too few stalls"}
+    row: dict[str, Any] = {"slow": 0, "stalls": 0, "period": None, "strength": None, "p_period": None, "stalling": "too few stalls"}
     if found is None or not int(found["slow"].sum()):
         return row
     steps = found.filter(pl.col("slow") > 0)["step"].to_numpy()

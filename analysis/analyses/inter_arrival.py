@@ -131,7 +131,7 @@ def _missing(trace: Trace, every: pl.LazyFrame, keys: list[str], lost: pl.DataFr
     most = pl.lit(2, pl.Int64).pow(pl.col("bits")).cast(pl.Int64) - 1
     pieces = trace.collect(cut).select(*shared, pl.lit(0, pl.Int64).alias("low"), most.alias("high"), "lost")
     # Where it is not known whose the lost calls are, each of them, and each part, may be anybody's.
-    return pl.concat([parts, pieces.cast(parts.schema)]), counted  # type: ignore[arg-type]
+    return pl.concat([parts, pieces.cast(parts.schema)]), counted
 
 
 def pictures(trace: Trace) -> Iterator[Picture]:

@@ -38,7 +38,7 @@ def tails(frame: pl.DataFrame, fits: pl.DataFrame, *, most: int = LINES - 1, not
         lowest, longest, rarest = float("inf"), 1.0, 1.0
         for colour, row in zip(COLOURS, chosen.head(most).iter_rows(named=True), strict=False):
             rows = frame.filter(pl.col(key).eq_missing(pl.lit(row[key])) for key in keys)
-            last = float(max(rows["dur"].max() or 1, 1))  # type: ignore[type-var]
+            last = float(np.max(np.maximum(rows["dur"].to_numpy(), 1)))
             seen = rows.filter(pl.col("above") > 0)
             least = 0.5 / row["calls"]
             x = np.append(np.maximum(seen["dur"].to_numpy(), 1.0), last)
