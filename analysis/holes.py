@@ -31,7 +31,8 @@ class Holes:
         """Return where a call can be missing that was made after one instant and ended before another."""
         if not len(self.starts):
             return np.zeros(len(after), np.bool_)
-        first = np.searchsorted(self.ends, after)
+        # A call that comes after another ends later, on whatever CPU.
+        first = np.searchsorted(self.ends, after, "right")
         return (first < len(self.starts)) & (self.starts[np.minimum(first, len(self.starts) - 1)] <= before)
 
 

@@ -112,3 +112,44 @@ def mix_over_time(frame: pl.DataFrame, *, what: Literal["time", "calls"] = "time
 _REST = ("(others)", "(lost)")
 EXTRA = ("#332288", "#882255", "#117733", "#DDCC77")
 """More colours, of Tol's muted scheme, for more groups than the bright one has."""
+
+
+def mix_difference(frame: pl.DataFrame, distance: float | None, *, most: int = 15) -> Figure:
+    """Draw two mixes beside each other, by what they contribute to their distance.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        ``contributions`` of a `mix_distance.MixDistance`.
+    distance : float, optional
+        The distance.
+    most : int
+        Groups that are drawn, those that contribute most.
+
+    Returns
+    -------
+    Figure
+        Left: share of each group in both mixes, in percent. Right: its part of the divergence, in percent.
+    """
+    rows = frame.head(most)
+    note = f"{len(frame) - len(rows)} others are not drawn" if len(frame) > len(rows) else ""
+    title = "Two mixes" if distance is None else f"Two mixes, {distance:.3f} apart (Jensen-Shannon distance, at most 1)"
+    with figure_with_axes(title, note, size=(SIZE[0], max(2.2, 1.2 + 0.32 * len(rows)))) as (figure, axes):
+        if not len(rows) or distance is None:
+            say_nothing(axes, "one of them has no call")
+            return figure
+        figure.delaxes(axes)
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
+        places = np.arange(len(rows))
+        for offset, name, label, colour in ((-0.2, "share_base", "first", COLOURS[0]), (0.2, "share_other", "other", COLOURS[3])):
+            left.barh(places + offset, rows[name].to_numpy() * 100, 0.38, label=label, color=colour)
+        right.barh(places, rows["part"].to_numpy() * 100, 0.7, color=COLOURS[5])
+        left.set_yticks(places, rows["group"].to_list(), parse_math=False)
+        left.invert_yaxis()
+        left.set_title(title, loc="left")
+        for each in (left, right):
+            each.grid(axis="y", visible=False)
+        left.set(xlabel="share (%)", xlim=(0, None))
+        right.set(xlabel="part of the divergence (%)", xlim=(0, None))
+        left.legend(loc="lower right")
+        return figure
