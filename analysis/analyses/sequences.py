@@ -79,7 +79,7 @@ def sequences(trace: Trace, *, top: int = 20) -> pl.DataFrame:
     --------
     >>> from ringtape.analysis.analyses.sequences import sequences
     >>> sequences(getfixture("example_trace")).select("sequence", "count", "calls", "time", "inside", "between").rows()
-    [('read+', 1, 3, 2300, 600, 1700), (None, 2, 2, 3000, 3000, 0)]
+    [(None, 2, 2, 3000, 3000, 0), ('read+', 1, 3, 2300, 600, 1700)]
     """
     if top < 0:
         raise UsageError(f"top {top} is negative", "give the number of sequences to return at most")
