@@ -110,18 +110,17 @@ class Grammar:
             known = np.unique(tokens.symbol)
             place = np.searchsorted(known, tokens.symbol)
             size = len(known)
-            pairs = np.bincount((place[:-1] * size + place[1:])[tokens.linked[:-1]], minlength=size * size)
+            met, times = _numbers((place[:-1] * size + place[1:])[tokens.linked[:-1]], size * size)
             alone = np.bincount(place, minlength=size)
-            met = np.flatnonzero(pairs >= FEWEST)
             rows, columns = met // max(size, 1), met % max(size, 1)
-            mostly = 2 * pairs[met] >= np.minimum(alone[rows], alone[columns])
-            often = 4 * pairs[met] >= np.maximum(alone[rows], alone[columns])
+            mostly = 2 * times >= np.minimum(alone[rows], alone[columns])
+            often = 4 * times >= np.maximum(alone[rows], alone[columns])
             likely = mostly & often
             short = np.array([length[int(known[a])] + length[int(known[b])] <= LONGEST for a, b in zip(rows, columns, strict=True)], np.bool_)
-            met = met[likely & short & (rows != columns)]
-            if not len(met):
+            fit = likely & short & (rows != columns) & (times >= FEWEST)
+            if not fit.any():
                 return
-            best = int(met[np.argmax(pairs[met])])
+            best = int(met[fit][np.argmax(times[fit])])
             left, right = int(known[best // size]), int(known[best % size])
             symbol = self.calls + len(self.rules)
             self.rules.append((left, right))
@@ -145,3 +144,13 @@ class Grammar:
             return str(labels[symbol]) + ("+" if symbol in self.looped else "")
         inner = arrow.join(self.text(part, labels, arrow) for part in self.rules[symbol - self.calls])
         return f"({inner})+" if symbol in self.looped else inner
+
+
+def _numbers(values: Ints, size: int) -> tuple[Ints, Ints]:
+    """Return the different values, which are below ``size``, and how often each occurs."""
+    if size > 1 << 20:  # counting would fill more memory than sorting
+        found, times = np.unique(values, return_counts=True)
+        return found, times
+    counted = np.bincount(values, minlength=size)
+    found = np.flatnonzero(counted)
+    return found, counted[found]
