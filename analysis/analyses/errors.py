@@ -93,7 +93,7 @@ def errors(trace: Trace, *, by: By | Sequence[By] = ("syscall", "errno"), window
     windows = None
     if window is not None:
         reach = trace.collect(calls.select(pl.col("ts").min().alias("low"), pl.col("ts").max().alias("high"))).row(0)
-        low, high = (begin if reach[0] is None else min(begin, reach[0])), max(filter(None, (begin, end, reach[1])))
+        low, high = (begin if reach[0] is None else min(begin, reach[0])), max(begin, end or begin, reach[1] or begin)
         windows = Windows.over(low, high, window)
         calls = calls.with_columns((windows.begin + windows.place(pl.col("ts")) * windows.width).alias("window"))
         keys = ["window", *keys]

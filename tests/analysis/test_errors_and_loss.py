@@ -117,3 +117,8 @@ def test_the_recorders_cost_is_told_from_the_footer_and_its_table(folder: Path) 
     assert (found["memory"], found["ring_peak"], found["written"], found["rows"]) == (90, 0.125, 11, 6)
     assert found["rows_per_cpu_second"] == pytest.approx(12)
     assert found["startup"] == 25 * 10**7
+
+
+def test_windows_of_a_recording_that_begins_and_ends_at_0(folder: Path) -> None:
+    trace = ringtape.open(make(folder, syscalls=[], header={"attached_at": 0}, footer={"detached_at": 0}))
+    assert errors(trace, window="1s").is_empty()
