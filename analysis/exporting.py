@@ -28,13 +28,15 @@ BATCH = 1 << 18
 class Choices:
     """What the person who exports chose; a form uses what concerns it.
 
-    ``table`` is a table or an event, ``offcpu`` and ``symbols`` are as in `stacks.stacks`, ``iolog`` is the version of fio's log.
+    ``table`` is a table or an event, ``offcpu`` and ``symbols`` are as in `stacks.stacks`, ``iolog`` is the version of fio's log, ``beside`` where the list of its
+    files goes.
     """
 
     table: str = "syscalls"
     offcpu: bool = False
     symbols: Path | None = None
-    iolog: int = 2
+    iolog: int = 3
+    beside: Path | None = None
 
 
 class Form(Protocol):

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", default="syscalls", metavar="NAME", help="csv, jsonl: table, or recorded tracepoint (default: %(default)s)")
     parser.add_argument("--offcpu", action="store_true", help="folded, speedscope: time off the CPU instead of time on it")
     parser.add_argument("--symbols", metavar="DIR", help="folded, speedscope: folder with the programs, or their debug files")
-    parser.add_argument("--iolog", type=int, choices=(2, 3), default=2, help="fio: version of the log (default: %(default)s)")
+    parser.add_argument("--iolog", type=int, choices=(2, 3), default=3, help="fio: version of the log (default: %(default)s)")
     parser.add_argument("--strict", action="store_true", help="refuse a trace in which anything was lost")
 
 
@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     lost = loss_sentence(trace)
     if lost and args.strict:
         raise RingtapeError(f"{trace.path}: {lost}", "leave --strict out to export what was recorded")
-    choices = Choices(args.table, args.offcpu, Path(args.symbols) if args.symbols else None, args.iolog)
+    beside = Path(f"{args.output}.files") if args.format == "fio" and args.output != "-" else None
+    choices = Choices(args.table, args.offcpu, Path(args.symbols) if args.symbols else None, args.iolog, beside)
     with opened(args.output, args.force) as file:
         notes = form(args.format).write(trace, file, choices)
     for note in [*notes, *([f"{lost}; what was lost is not in the file"] if lost else [])]:
