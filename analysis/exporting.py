@@ -28,7 +28,8 @@ BATCH = 1 << 18
 class Choices:
     """What the person who exports chose; a form uses what concerns it.
 
-    ``table`` is a table or an event, ``offcpu`` and ``symbols`` are as in `stacks.stacks`, ``iolog`` is the version of fio's log, ``beside`` where the list of its
+    ``table`` is a table or an event,
+    ``offcpu`` and ``symbols`` are as in `stacks.stacks`, ``iolog`` is the version of fio's log, ``beside`` where the list of its
     files goes.
     """
 

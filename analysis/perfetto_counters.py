@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,7 +22,7 @@ STEPS, SHORTEST = 1000, 1_000_000
 """Stretches into which the recording is parted for rates, unless they would be shorter than this (ns)."""
 
 
-def about(trace: Trace, packets: Packets, begin: int) -> bytes:
+def about(trace: Trace, packets: Packets) -> bytes:
     """Return a track that says what was recorded, from when to when, and what is missing."""
     end = trace.span[1]
     notes = {"command": command_line(trace.folder), "host": escape(str(trace.header.host.get("name", ""))), "state": trace.state}
@@ -42,11 +41,14 @@ def counters(trace: Trace, packets: Packets, threads: Threads) -> Iterator[bytes
     if "memory" in trace.tables:
         yield from _memory(trace, packets, threads, tracks)
     width = _width(trace)
+    sent = pl.when(pl.col("direction") == 0).then(pl.lit("sent")).otherwise(pl.lit("received"))
+    way = pl.when(pl.col("operation") == 0).then(pl.lit("read")).otherwise(pl.lit("written"))
+    done = pl.when(pl.col("operation").is_in([0, 1]), pl.col("kind") == 0).then(pl.col("bytes")).otherwise(0)
     for table, keys, value, name, unit in (
         ("syscalls", pl.lit("calls"), pl.lit(1), "system calls/s", "calls/s"),
-        ("transfers", pl.when(pl.col("direction") == 0).then(pl.lit("sent")).otherwise(pl.lit("received")), pl.col("result").clip(0), "sockets: {}", "bytes/s"),
-        ("block", pl.when(pl.col("operation") == 0).then(pl.lit("read")).otherwise(pl.lit("written")), pl.when(pl.col("operation").is_in([0, 1]), pl.col("kind") == 0).then(pl.col("bytes")).otherwise(0), "{}", "bytes/s"),
-    ):  # fmt: skip
+        ("transfers", sent, pl.col("result").clip(0), "sockets: {}", "bytes/s"),
+        ("block", way, done, "{}", "bytes/s"),
+    ):
         if table in trace.tables:
             yield from _rates(trace, packets, threads, tracks, table, keys.alias("key"), value, name, unit, width)
     if "block" in trace.tables:
@@ -160,4 +162,6 @@ def losses(trace: Trace, packets: Packets) -> Iterator[bytes]:
         if number < 16:
             total = np.cumsum(count)
             last = np.append(ts[1:] != ts[:-1], True)
-            yield track(number, name=f"lost {escape(str(table))}", counter=COUNT_UNIT, parent_uuid=LOST) + packets.counters(ts[last], number, total[last])
+            yield track(number, name=f"lost {escape(str(table))}", counter=COUNT_UNIT, parent_uuid=LOST) + packets.counters(
+                ts[last], number, total[last]
+            )

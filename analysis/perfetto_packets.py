@@ -1,7 +1,7 @@
 """Packets of a Perfetto trace: track events by the column, and the few that describe tracks one by one.
 
-Fields are numbered as in https://github.com/google/perfetto/tree/main/protos/perfetto/trace; where a test has the classes of the
-package ``perfetto``, it reads them back with these.
+Fields are numbered as in https://github.com/google/perfetto/tree/main/protos/perfetto/trace; tests read them back with the classes of
+the package ``perfetto``, which makes the few packets that are made one by one.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ class Packets:
 
     def interned(self) -> bytes:
         """Return the packet that must come before those that use the strings asked for since the last."""
-        from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as proto
-
+        proto = _classes()
         if not self._fresh:
             return b""
         packet = proto.TracePacket(trusted_packet_sequence_id=SEQUENCE, sequence_flags=NEEDED)
@@ -116,6 +115,13 @@ class Packets:
         return record(1, record(1, number_bytes(1, cpu) + joined(len(ts), event)))
 
 
+def _classes() -> Any:
+    # Imported when it is used: it takes longer than all else that a help text needs.
+    from perfetto.protos.perfetto.trace import perfetto_trace_pb2  # type: ignore[import-untyped]
+
+    return perfetto_trace_pb2
+
+
 def number_bytes(tag: int, value: int) -> bytes:
     """Return a field of one number."""
     return joined(1, number(tag, value))
@@ -123,8 +129,7 @@ def number_bytes(tag: int, value: int) -> bytes:
 
 def preamble(clock: tuple[int, int, int], host: Mapping[str, Any]) -> bytes:
     """Return the packets that begin a trace: clocks (monotonic, wall, boot) and machine."""
-    from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as proto
-
+    proto = _classes()
     first = proto.TracePacket(trusted_packet_sequence_id=SEQUENCE, sequence_flags=CLEARED, first_packet_on_sequence=True)
     for clock_id, value in ((3, clock[0]), (1, clock[1]), (6, clock[2])):
         first.clock_snapshot.clocks.add(clock_id=clock_id, timestamp=max(value, 0))
@@ -136,8 +141,7 @@ def preamble(clock: tuple[int, int, int], host: Mapping[str, Any]) -> bytes:
 
 def track(uuid: int, **fields: Any) -> bytes:
     """Return the packet that describes a track; ``process`` and ``thread`` are dictionaries, ``counter`` the unit of a counter."""
-    from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as proto
-
+    proto = _classes()
     packet = proto.TracePacket(trusted_packet_sequence_id=SEQUENCE, sequence_flags=NEEDED)
     made = packet.track_descriptor
     made.uuid = uuid

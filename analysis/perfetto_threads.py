@@ -119,10 +119,18 @@ def calls(trace: Trace, packets: Packets, threads: Threads) -> Iterator[bytes]:
     for batch in batches(trace, wanted):
         ts, dur, ret, kind = (batch[name].to_numpy().astype(np.int64) for name in ("ts", "dur", "ret", "kind"))
         told = names.of(batch["abi"].to_numpy(), batch["nr"].to_numpy())
-        categories = [packets.iid("event_categories", "syscall" if code == 0 else f"syscall, {kinds.get(code, code)}") for code in range(128)] if (kind < 128).all() and (kind >= 0).all() else []
+        categories = (
+            [packets.iid("event_categories", "syscall" if code == 0 else f"syscall, {kinds.get(code, code)}") for code in range(128)]
+            if (kind < 128).all() and (kind >= 0).all()
+            else []
+        )
         errors = batch["errno"].unique().drop_nulls().to_list()
         numbers = dict(zip(errors, packets.passing(errors).tolist(), strict=True))
-        errno = batch["errno"].replace_strict(list(numbers), list(numbers.values()), default=0, return_dtype=pl.Int64).fill_null(0).to_numpy() if numbers else np.zeros(len(batch), np.int64)
+        errno = (
+            batch["errno"].replace_strict(list(numbers), list(numbers.values()), default=0, return_dtype=pl.Int64).fill_null(0).to_numpy()
+            if numbers
+            else np.zeros(len(batch), np.int64)
+        )
         paths, has_path = _paths(trace, packets, batch)
         annotations = [packets.noted("ret", ret), where(errno > 0, packets.named("errno", errno)), where(has_path, packets.named("path", paths))]
         for at, name in enumerate(ARGS):

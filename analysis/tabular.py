@@ -40,7 +40,9 @@ def _text(values: pl.Series, text: Callable[[bytes], str]) -> pl.Series:
 def listed(frame: pl.DataFrame) -> pl.DataFrame:
     """Return a frame of which every list is the text of a JSON array."""
     names = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
-    return frame.with_columns(pl.Series(name, [None if one is None else json.dumps(one.to_list()) for one in frame[name]], pl.String) for name in names)
+    return frame.with_columns(
+        pl.Series(name, [None if one is None else json.dumps(one.to_list()) for one in frame[name]], pl.String) for name in names
+    )
 
 
 def escaped(value: bytes) -> str:

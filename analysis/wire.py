@@ -21,10 +21,10 @@ _VARINT, _FIXED64, _BYTES = 0, 1, 2
 
 
 def varint(value: int) -> bytes:
-    """Return one number.
+    r"""Return one number.
 
     >>> varint(300)
-    b'\\xac\\x02'
+    b'\xac\x02'
     """
     value &= (1 << 64) - 1
     groups = [value & 0x7F]
@@ -52,7 +52,7 @@ def _varints(values: npt.NDArray[Any]) -> Piece:
         low = (rest & 0x7F).astype(np.uint8)
         if most < 0x80:
             return [*piece, (low, present)]
-        piece.append((low | (more.view(np.uint8) << 7), present))
+        piece.append((np.where(more, low | np.uint8(0x80), low).astype(np.uint8), present))
         rest, most, present = rest >> np.uint64(7), most >> 7, more
 
 

@@ -32,13 +32,16 @@ def run(args: argparse.Namespace) -> int:
     from ringtape.analysis.exporting import Choices, form, opened
     from ringtape.analysis.runs import open_trace
     from ringtape.analysis.verb import loss_sentence, narrowed
-    from ringtape.schemas.errors import RingtapeError
+    from ringtape.schemas.errors import RingtapeError, UsageError
+    from ringtape.schemas.escape import escape
 
     trace = narrowed(open_trace(args.trace), args)
     lost = loss_sentence(trace)
     if lost and args.strict:
         raise RingtapeError(f"{trace.path}: {lost}", "leave --strict out to export what was recorded")
     beside = Path(f"{args.output}.files") if args.format == "fio" and args.output != "-" else None
+    if beside is not None and beside.exists() and not args.force:
+        raise UsageError(f"{escape(str(beside))} exists", "name another file, or add --force to replace it")
     choices = Choices(args.table, args.offcpu, Path(args.symbols) if args.symbols else None, args.iolog, beside)
     with opened(args.output, args.force) as file:
         notes = form(args.format).write(trace, file, choices)

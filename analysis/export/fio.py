@@ -10,6 +10,7 @@ import polars as pl
 from ringtape.analysis.exporting import Choices, origin
 from ringtape.analysis.file_accesses import Accesses
 from ringtape.analysis.trace import Trace
+from ringtape.schemas.escape import escape
 
 _KEPT = 60
 _STRANGE = re.compile(r"[^A-Za-z0-9._+-]")
@@ -38,9 +39,9 @@ def write(trace: Trace, file: IO[bytes], choices: Choices) -> list[str]:
     accesses = Accesses(trace)
     extents: dict[int, int] = {}
     unplaced = 0
-    for frame in accesses.frames():
-        unplaced += int((frame["offset"] < 0).sum())
-        frame = frame.with_columns(pl.col("offset").clip(0)).with_row_index("at")
+    for moved in accesses.frames():
+        unplaced += int((moved["offset"] < 0).sum())
+        frame = moved.with_columns(pl.col("offset").clip(0)).with_row_index("at")
         for number, extent in frame.group_by("name").agg((pl.col("offset") + pl.col("count")).max()).iter_rows():
             fresh = number not in extents
             extents[number] = max(extents.get(number, -1), extent)
@@ -54,10 +55,17 @@ def write(trace: Trace, file: IO[bytes], choices: Choices) -> list[str]:
         lines = pl.concat(
             [
                 told.select("at", pl.lit(1, pl.Int8).alias("rank"), "ts", moves.alias("text")),
-                edges.select(pl.col("at_first").alias("at"), pl.lit(0, pl.Int8).alias("rank"), pl.col("ts_first").alias("ts"), pl.concat_str("file", pl.lit(" open")).alias("text")),
-                edges.select(pl.col("at_last").alias("at"), pl.lit(2, pl.Int8).alias("rank"), pl.col("ts_last").alias("ts"), pl.concat_str("file", pl.lit(" close")).alias("text")),
+                *(
+                    edges.select(
+                        pl.col(f"at_{edge}").alias("at"),
+                        pl.lit(rank, pl.Int8).alias("rank"),
+                        pl.col(f"ts_{edge}").alias("ts"),
+                        pl.concat_str("file", pl.lit(f" {action}")).alias("text"),
+                    )
+                    for edge, rank, action in (("first", 0, "open"), ("last", 2, "close"))
+                ),
             ]
-        ).sort("at", "rank", maintain_order=True)  # fmt: skip
+        ).sort("at", "rank", maintain_order=True)
         if timed:
             lines = lines.with_columns(pl.concat_str(((pl.col("ts") - begin) // 1000).clip(0), pl.lit(" "), "text").alias("text"))
         file.write(("\n".join(lines["text"]) + "\n").encode())
@@ -65,6 +73,10 @@ def write(trace: Trace, file: IO[bytes], choices: Choices) -> list[str]:
     if unplaced:
         notes.append(f"{unplaced:,} reads and writes at a position that is not known stand at offset 0")
     if choices.beside is not None:
-        choices.beside.write_text("".join(f"{extent}\t{file_name(number, accesses.known.values[number][0])}\t{accesses.known.text(number)}\n" for number, extent in sorted(extents.items())))  # fmt: skip
-        notes.append(f"{choices.beside} lists them (bytes, name, recorded path); make them with: cut -f1,2 {choices.beside} | while read s f; do truncate -s $s $f; done")  # fmt: skip
+        names = accesses.known
+        listed = [f"{extent}\t{file_name(number, names.values[number][0])}\t{names.text(number)}\n" for number, extent in sorted(extents.items())]
+        choices.beside.write_text("".join(listed), encoding="utf-8")
+        place = escape(str(choices.beside))
+        made = f"cut -f1,2 {place} | while read size name; do truncate -s $size $name; done"
+        notes.append(f"{place} lists them (bytes, name, recorded path); make them with: {made}")
     return notes

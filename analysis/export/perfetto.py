@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import IO
 
 from ringtape.analysis import perfetto_counters, perfetto_sched, perfetto_threads
-from ringtape.analysis.exporting import Choices, origin
+from ringtape.analysis.exporting import Choices
 from ringtape.analysis.perfetto_packets import Packets, preamble
 from ringtape.analysis.trace import Trace
 
 
-def write(trace: Trace, file: IO[bytes], choices: Choices) -> list[str]:
+def write(trace: Trace, file: IO[bytes], choices: Choices) -> list[str]:  # noqa: ARG001 - one signature for all forms
     """Write the trace; times are those of CLOCK_BOOTTIME, which Perfetto shows, taken from CLOCK_MONOTONIC by the clocks of the header."""
     clock = trace.header.clock
     packets = Packets(clock.boot - clock.mono)
@@ -18,7 +18,7 @@ def write(trace: Trace, file: IO[bytes], choices: Choices) -> list[str]:
     threads = perfetto_threads.Threads(trace)
     for packet in threads.described():
         file.write(packet)
-    file.write(perfetto_counters.about(trace, packets, origin(trace)))
+    file.write(perfetto_counters.about(trace, packets))
     for piece in (
         *((perfetto_threads.calls(trace, packets, threads),) if "syscalls" in trace.tables else ()),
         *((perfetto_sched.cpus(trace, packets, threads),) if "sched" in trace.tables else ()),

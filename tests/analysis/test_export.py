@@ -120,7 +120,8 @@ def test_what_fails_leaves_no_file(small, tmp_path):
 
 def test_csv_and_json_lines_hold_every_value_of_the_decoded_table(small, tmp_path):
     expected = ringtape.open(small).paths.collect()
-    rows = list(csv.DictReader(gzip.open(export(small, "csv", tmp_path / "a.csv.gz", "--table", "paths"), "rt", encoding="utf-8", newline="")))
+    packed = export(small, "csv", tmp_path / "a.csv.gz", "--table", "paths")
+    rows = list(csv.DictReader(gzip.decompress(packed.read_bytes()).decode().splitlines()))
     assert [row["value"] for row in rows] == [r'no"such\xff\x1b']
     assert list(rows[0]) == expected.columns
     lines = [json.loads(line) for line in export(small, "jsonl", tmp_path / "a.jsonl", "--table", "paths").read_text().splitlines()]
@@ -152,9 +153,10 @@ def test_an_empty_trace_is_exported_in_every_form_that_needs_no_stacks(folder, t
 def test_chrome_has_exact_times(small, tmp_path):
     file = export(small, "chrome", tmp_path / "a.json")
     content = json.loads(file.read_text())
-    told = [(event["name"], event["ph"], event["ts"], event.get("dur")) for event in content["traceEvents"] if event["ph"] not in "M"]
+    told = [(event["name"], event["ph"], event["ts"], event.get("dur")) for event in content["traceEvents"] if event["ph"] != "M"]
     assert told == [
-        ("lost: syscalls", "i", 0.61, None), ("read", "X", 0.1, 0.01), ("openat", "X", 0.2, 0.01), ("clone", "i", 0.3, None), ("futex", "B", 0.4, None),
+        ("lost: syscalls", "i", 0.61, None),
+        ("read", "X", 0.1, 0.01), ("openat", "X", 0.2, 0.01), ("clone", "i", 0.3, None), ("futex", "B", 0.4, None),
     ]  # fmt: skip
     assert content["otherData"]["lost"] == "1 record of syscalls lost"
     assert {event["args"]["name"] for event in content["traceEvents"] if event["ph"] == "M"} == {'a"b', "child"}
@@ -256,13 +258,12 @@ def test_fio_replays_as_many_reads_writes_and_bytes_as_were_recorded(tmp_path, v
     for way in ("read", "write"):
         assert (job[way]["total_ios"], job[way]["io_bytes"]) == (expected[way, "ios"], expected[way, "bytes"])
         assert expected[way, "ios"] > 100
-    assert {event for event in expected} >= {("read", "bytes"), ("write", "bytes")}
 
 
 def test_the_log_has_the_bytes_that_the_analysis_of_files_finds(tmp_path):
     from ringtape.analysis.analyses.files import files
 
-    found = files(ringtape.open(FAMILIES)).filter(pl.col("kind") == "file")
+    found = files(ringtape.open(FAMILIES), top=1_000_000).filter(pl.col("kind") == "file")
     expected = moved(export(FAMILIES, "fio", tmp_path / "log").read_text())
     assert (expected["read", "bytes"], expected["write", "bytes"]) == (found["bytes_read"].sum(), found["bytes_written"].sum())
 
@@ -275,8 +276,8 @@ def test_perfettos_trace_processor_finds_what_was_recorded(tmp_path):
     woken = trace.scan("sched").filter(pl.col("wait") >= 0, pl.col("waker") > 0, pl.col("context") == 0).collect()
     memory = trace.scan("memory").filter(pl.col("kind") == 0).group_by("pid").agg(pl.col("anon").max()).collect()
     with viewer(file) as open_:
-        found = open_.ask("select name, count(*), sum(dur) from slice where category like 'syscall%' and name != 'clone' group by name")
-        assert sorted(found) == sorted(row for row in calls.iter_rows() if row[0] != "clone")
+        found = open_.ask("select name, count(*), sum(dur) from slice where category like 'syscall%' and category not like '%child%' group by name")
+        assert sorted(found) == sorted(calls.iter_rows())
         told = open_.ask("select tid, count(*), sum(s.dur) from sched s join thread using (utid) where tid > 0 group by tid")
         assert sorted(told) == sorted(stays.iter_rows())
         assert open_.ask("select count(*) from flow") == [(len(woken),)]
