@@ -12,8 +12,8 @@ from ringtape.analysis.decode import calls as decode
 from ringtape.analysis.grouping import Grouping
 from ringtape.analysis.happenings import SOURCES, Happening, Near, call_texts
 from ringtape.analysis.schedule import LOST, OFF, ON, ON_LOSSY, SLEEP, STOPPED, UNINTERRUPTIBLE, WAIT, lives, segments, stays
-from ringtape.analysis.time_ledger import reason
 from ringtape.analysis.trace import Trace
+from ringtape.analysis.waiting import Waiting, reason
 from ringtape.schemas.columns import ABI
 from ringtape.schemas.errors import UsageError
 
@@ -176,7 +176,8 @@ def _spent(trace: Trace, rows: pl.DataFrame) -> dict[tuple[int, int], dict[str, 
     chosen = trace if trace.narrowing.processes is not None or not len(rows) else trace.process(*map(int, rows["pid"].unique()))
     every = stays(chosen)
     parts = segments(every, lives(chosen, every)).join(every.select("thread", "tid").unique(), on="thread")
-    calls = rows.lazy().select("tid", pl.col("ts").alias("begin"), (pl.col("ts") + pl.col("dur")).alias("over"), "nr", "abi")
+    told = rows.with_columns(Waiting(trace).told(rows)).lazy()
+    calls = told.select("tid", pl.col("ts").alias("begin"), (pl.col("ts") + pl.col("dur")).alias("over"), "nr", "abi", "waited")
     inside = parts.lazy().join(calls, on="tid").filter(pl.col("start") < pl.col("over"), pl.col("stop") > pl.col("begin"))
     length = pl.min_horizontal("stop", "over") - pl.max_horizontal("start", "begin")
     uninterruptible = (pl.col("kind") == UNINTERRUPTIBLE).alias("uninterruptible")
