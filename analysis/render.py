@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isnan
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,11 +40,12 @@ WIDE = 110
 
 @dataclass(frozen=True)
 class Cells:
-    """A result as text: heads, whether each column holds numbers, rows."""
+    """A result as text: heads, whether each column holds numbers, rows; beside the rows the numbers by which they sort, if any."""
 
     heads: list[str]
     numeric: list[bool]
     rows: list[list[str]]
+    keys: list[list[float | None]] = field(default_factory=list)
 
 
 def number(value: float) -> str:
@@ -119,14 +120,15 @@ def cells(frame: pl.DataFrame, analysis: Analysis, *, wide: bool = True, limit: 
             continue
         if column is None or wide or not column.wide:
             shown.append((name, column.unit if column else ""))
-    rows = []
+    rows, keys = [], []
     for row in frame.head(limit if limit is not None else len(frame)).iter_rows(named=True):
+        keys.append([row[name] if isinstance(row[name], int | float) and not isinstance(row[name], bool) else None for name, _ in shown])
         texts = [_interval(row, name, unit) if f"{name}_low" in row else cell(row[name], unit, origin) for name, unit in shown]
         rows.append(
             [INDENT * min(row[indents[name]], DEEPEST) + text if name in indents else text for (name, _), text in zip(shown, texts, strict=True)]
         )
     heads = [name.replace("p99_9", "p99.9").replace("_", " ") for name, _ in shown]
-    return Cells(heads, [unit != "bar" and (bool(unit) or frame.schema[name].is_numeric()) for name, unit in shown], rows)
+    return Cells(heads, [unit != "bar" and (bool(unit) or frame.schema[name].is_numeric()) for name, unit in shown], rows, keys)
 
 
 def _is_end(name: str, columns: Sequence[str]) -> bool:

@@ -33,6 +33,7 @@ class Report:
     """What the report says; ``untold`` is a line for each table without which analyses could not tell anything."""
 
     title: str
+    path: str
     facts: tuple[tuple[str, str], ...]
     sizes: Cells
     sections: tuple[Section, ...]
@@ -64,7 +65,7 @@ def make(trace: Trace, top: int | None = 20) -> Report:
     told = [every[name] for name in names if set(every[name].tables) <= set(trace.tables)]
     sections = tuple(_section(trace, analysis, top) for analysis in told)
     untold = tuple(f"not told: {', '.join(found)}: the table {table} was not recorded (--tables {table})" for table, found in sorted(absent.items()))
-    return Report(escape(str(trace.path)), tuple(facts(trace.folder)), Cells(*size_cells(trace.folder)), sections, untold)
+    return Report(escape(str(trace.path)), str(trace.path), tuple(facts(trace.folder)), Cells(*size_cells(trace.folder)), sections, untold)
 
 
 def _section(trace: Trace, analysis: registry.Analysis, top: int | None) -> Section:

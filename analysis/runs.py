@@ -66,7 +66,7 @@ class Runs(Sequence[Trace]):
         return Runs([trace.process(*which) for trace in self.traces])
 
     def frame(self, table: str) -> pl.LazyFrame:
-        """Return a table of all runs, with the column ``run`` before its own.
+        """Return a table of all runs, with the column ``run`` before its own (``sched`` has one itself: it is called ``sched_run``).
 
         Raises
         ------
@@ -75,7 +75,8 @@ class Runs(Sequence[Trace]):
         """
         for trace in self.traces:
             trace.require(table)
-        return pl.concat([trace.frame(table).select(pl.lit(name).alias(RUN), pl.all()) for name, trace in self.named()])
+        own = {RUN: f"{table}_{RUN}"}
+        return pl.concat([trace.frame(table).rename(own, strict=False).select(pl.lit(name).alias(RUN), pl.all()) for name, trace in self.named()])
 
     def __getattr__(self, name: str) -> pl.LazyFrame:
         """Return the frame of the declared table of that name."""

@@ -1,9 +1,5 @@
-"""What a click and a search do in a flame graph: its script, run over the boxes of its picture."""
+"""What a click and a search do in a flame graph, in a real browser."""
 
-import json
-import shutil
-import subprocess
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -11,6 +7,7 @@ import pytest
 import ringtape
 from ringtape.analysis import flamegraph
 from ringtape.analysis.stacks import stacks
+from tests.analysis.browser import DESKTOP, opened
 from tests.analysis.test_flame import CODE, PROFILE, SYMBOLS, stack
 from tests.factory import T0, make
 
@@ -18,11 +15,19 @@ GROUP = "{http://www.w3.org/2000/svg}g"
 HOURS = 10_000_000_000_000
 
 
+READ = """() => ({
+  said: document.getElementById("said").textContent,
+  found: [...document.querySelectorAll(".box.found")].map(box => box.dataset.name),
+  shown: Object.fromEntries([...document.querySelectorAll(".box")].filter(box => box.style.display !== "none").map(box => {
+    const rect = box.querySelector("rect");
+    return [box.dataset.name, [+rect.getAttribute("x"), +rect.getAttribute("width"), box.querySelector("text").textContent]];
+  })),
+})"""
+
+
 @pytest.fixture
 def clicked(tmp_path):
-    """Return what is shown after each click."""
-    if shutil.which("node") is None:
-        pytest.skip("node is not installed")
+    """Return what is shown after each click, in a real browser."""
     # Hours off the CPU, of which one box of a hundredth of a percent holds two others, the second of them again two.
     times = [
         (HOURS, (0x400100,)),
@@ -32,17 +37,27 @@ def clicked(tmp_path):
     ]
     samples = [{"pid": 7, "ts": T0 + place, "kind": 1, "dur": time, "user": stack(*frames)} for place, (time, frames) in enumerate(times)]
     trace = ringtape.open(make(tmp_path / "t", header=PROFILE, samples=samples, mappings=(CODE,), symbols=SYMBOLS))
-    root = ET.fromstring(flamegraph.svg(trace, stacks(trace, "offcpu"), "offcpu", "x" * 500))
-    given = {"boxes": [dict(one.attrib) for one in root.iter(GROUP)], "time": int(root.attrib["data-time"]), "script": flamegraph._SCRIPT.read_text()}
+    file = tmp_path / "flame.svg"
+    file.write_text(flamegraph.svg(trace, stacks(trace, "offcpu"), "offcpu", "x" * 500))
 
     def run(*clicks):
-        browser = Path(__file__).with_name("flame_browser.js")
-        done = subprocess.run(
-            ["node", browser], input=json.dumps({**given, "clicks": clicks}), capture_output=True, text=True, check=True, timeout=60
-        )
-        return json.loads(done.stdout)
+        told = []
+        answer = [""]
+        with opened(file, DESKTOP) as page:
+            page.on("dialog", lambda dialog: dialog.accept(answer[0]))
+            for click in clicks:
+                if "search" in click:
+                    answer[0] = click["search"]
+                    page.locator("#search").dispatch_event("click")
+                elif "reset" in click:
+                    page.locator("#reset").dispatch_event("click")
+                else:
+                    page.evaluate("name => [...document.querySelectorAll('.box')].find(box => box.dataset.name === name)"
+                                  ".dispatchEvent(new MouseEvent('click'))", click["name"])  # fmt: skip
+                told.append(page.evaluate(READ))
+        return told
 
-    run.texts = [one.text or "" for one in root.iter("{http://www.w3.org/2000/svg}text")]
+    run.texts = [one.text or "" for one in ET.fromstring(file.read_text()).iter("{http://www.w3.org/2000/svg}text")]
     return run
 
 
