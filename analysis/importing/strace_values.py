@@ -196,10 +196,10 @@ _FIELD = re.compile(r'(?:^|, )([a-z0-9_]+)=((?:[a-z_0-9]+\()?@?"(?:[^"\\]|\\.)*"
 
 
 def address(text: str) -> bytes | None:
-    """Return a socket address as it lies in memory, for the families that a person can read; None for others.
+    r"""Return a socket address as it lies in memory, for the families that a person can read; None for others.
 
     >>> address('{sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("127.0.0.1")}')
-    b'\\x02\\x00\\x00P\\x7f\\x00\\x00\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00'
+    b'\x02\x00\x00P\x7f\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00'
     """
     if not (text.startswith("{sa_family=") and text.endswith("}")):
         return None

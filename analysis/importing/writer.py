@@ -100,7 +100,7 @@ class ImportWriter:
 
     def _write(self, kind: Table, columns: Mapping[str, Any]) -> None:
         ts = np.asarray(columns["ts"], np.int64)
-        if len(ts) and not (0 <= int(ts.min()) and int(ts.max()) < _TIME):
+        if len(ts) and (int(ts.min()) < 0 or int(ts.max()) >= _TIME):
             raise RingtapeError(f"{self.path}: a time of {int(ts.min())} to {int(ts.max())} ns cannot stand in a trace", "the file is damaged")
         order = np.argsort(ts, kind="stable")
         schema = arrow_schema(kind)
