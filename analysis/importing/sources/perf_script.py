@@ -22,7 +22,8 @@ _HEAD = (
     r"\s*(?:(?P<comm>\S.*?)\s+)?(?:(?P<pid>-?\d+)/\s*)?(?P<tid>-?\d+)\s+(?:\[(?P<cpu>\d{1,5})\]\s+)?(?P<sec>\d{1,10})\.(?P<frac>\d{6}(?:\d{3})?):\s+"
 )
 _EVENT = re.compile(
-    _HEAD + r"(?:\d+\s+)?raw_syscalls:sys_(?:enter: NR (?P<enter>-?\d+) \((?P<args>[0-9a-f, ]*)\)|exit: NR (?P<exit>-?\d+) = (?P<ret>-?\d+))\s*"
+    _HEAD
+    + r"(?:\d+\s+)?raw_syscalls:sys_(?:enter: NR (?P<enter>-?\d{1,19}) \((?P<args>(?:[0-9a-f]{1,16}(?:, |(?=\))))*)\)|exit: NR (?P<exit>-?\d{1,19}) = (?P<ret>-?\d{1,19}))\s*"
 )
 _RECORD = re.compile(_HEAD + r"PERF_RECORD_(?P<what>[A-Z_0-9]+)(?P<rest>.*)")
 _OTHER = re.compile(_HEAD + r"\S")
@@ -33,6 +34,7 @@ _CHUNKS = re.compile(r"Processed (\d+) (?:events|samples) and lost (?:(\d+\.\d+)
 _REMARK = re.compile(r"Warning:|Check IO/CPU overload!")
 _FRAME = re.compile(r"\s+[0-9a-f]{6,16} ")
 THREAD = 0x10000
+_TIME = 1 << 62
 _RERECORD = "record with: perf record -e 'raw_syscalls:*' -a COMMAND; perf script --ns --show-lost-events >FILE"
 
 
@@ -79,6 +81,8 @@ class _Reader:
         self.cpus = True
         self.where = ""
         self.abi_from = ""
+        self.in_header = False
+        self.heard: set[int] = set()
         self.dropped = 0
         self.use(abi)
 
@@ -97,7 +101,10 @@ class _Reader:
         if match is not None:
             self._event(match, line)
         elif line.startswith("#"):
+            self.in_header = line.startswith("# captured on") or (self.in_header and not line.startswith("# ====="))
             self._head(line)
+        elif self.in_header:
+            return  # a command line of several lines
         elif (record := _RECORD.match(line)) is not None:
             self._record(record, line)
         elif _OTHER.match(line) is not None:
@@ -140,7 +147,10 @@ class _Reader:
     def _event(self, match: re.Match[str], line: str) -> None:
         tid, ts = int(match["tid"]), self._time(match)
         if not 0 <= tid < 1 << 31:
-            self.findings.refuse("a thread without a number", self.where, line)
+            self.findings.refuse("no thread has such a number", self.where, line)
+            return
+        if ts >= _TIME or not -(1 << 63) <= int(match["ret"] or 0) < 1 << 63:
+            self.findings.refuse("a number that no kernel gives", self.where, line)
             return
         self.began = ts if self.began is None else min(self.began, ts)
         self.end = max(self.end, ts)
@@ -149,9 +159,10 @@ class _Reader:
         self.cpus &= cpu >= 0
         self.pids |= match["pid"] is not None
         comm = (match["comm"] or "").encode("utf-8", "surrogateescape")[:15]
-        new = tid not in self.threads.alive
+        new = tid not in self.heard
+        self.heard.add(tid)
         pid = int(match["pid"]) if match["pid"] else self.of.get(tid)
-        creator, flags = (self._creator(tid) if new else None) or (None, 0)
+        creator, flags = (None if tid in self.threads.alive else self._creator(tid)) or (None, 0)
         thread = self.threads.at(tid, ts, creator, flags, pid, comm)
         if match["enter"] is not None:
             self._named(thread, ts, comm)
@@ -185,6 +196,7 @@ class _Reader:
         if nr in self.exits:
             self._row(thread, begun, 0, 0, NO_RETURN)
             self.threads.exit(thread, ts, (args[0] if args else 0) & 255, 0)
+            self.heard.discard(thread.tid)
             return
         self.pending[thread.tid] = begun
 
@@ -229,6 +241,7 @@ class _Reader:
     def _lose(self, since: int, until: int, cpu: int, nr: int, count: int) -> None:
         place = max(cpu, 0)
         self.lost[place] = self.lost.get(place, 0) + count
+        nr = nr if -(1 << 31) <= nr < 1 << 31 else -1
         row = {"ts": since, "until": until, "count": count, "sum": 0, "nr": nr, "cpu": place, "bucket": 0, "table": "syscalls"}
         self.writer.losses.append(row | {"abi": self.code if nr >= 0 else 0, "cause": LOST_ELSEWHERE})
 
@@ -255,9 +268,10 @@ class _Reader:
                 self.of.pop(tid, None)
                 if (thread := self.threads.alive.get(tid)) is not None:
                     ts = self._time(match)
-                    if (begun := self.pending.pop(tid, None)) is not None:
-                        self._row(thread, begun, ts - begun.ts, 0, NO_RETURN)
+                    if (open_call := self.pending.pop(tid, None)) is not None:
+                        self._row(thread, open_call, ts - open_call.ts, 0, NO_RETURN)
                     self.threads.exit(thread, ts, 0, 0)
+                    self.heard.discard(tid)
                     self.findings.doubt("a thread ended without exit(2): how is not known, its exit code reads 0", self.where, line)
 
     def finish(self) -> None:

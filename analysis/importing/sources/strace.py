@@ -22,12 +22,12 @@ TABLES = ("syscalls", "paths", "processes", "losses")
 RETURNED, NO_RETURN, AT_ATTACH, UNFINISHED = 0, 1, 2, 3
 ORIGIN = 10**9
 """Where the axis begins, ns: the first line."""
-PEEK = 200
+LAST = (1 << 62) // 10**9
 _WHO = r"(?:\[pid +(?P<p1>\d+)(?:<(?P<c1>[^>]*)>)?\] |(?P<p2>\d+)(?:<(?P<c2>[^>]*)>)? +)?"
 _LINE = re.compile(_WHO + r"(?P<sec>\d{9,11})\.(?P<frac>\d{3,9}) (?:\[ *\d+\] )?(?:\[[0-9a-f]{8,16}\] )?(?P<text>.*)", re.DOTALL)
 _CALL = re.compile(r"([A-Za-z_]\w*)\((.*)", re.DOTALL)
 _RESULT = re.compile(r"(?P<ret>\?|-?\d+|0x[0-9a-f]+)(?P<deco><.*>)?(?: (?P<error>E[A-Z0-9_?]+))?(?P<rest>(?: [(<].*)?)", re.DOTALL)
-_TIMED = re.compile(r" <(\d+)\.(\d{3,9})>$")
+_TIMED = re.compile(r" <(\d{1,9})\.(\d{3,9})>$")
 _END = re.compile(r"\) += ")
 _RESUMED = re.compile(r"<\.\.\. ([A-Za-z_]\w*) resumed>(.*)", re.DOTALL)
 _EXITED = re.compile(r"\+\+\+ (?:exited with (\d+)|killed by (SIG\w+)(?: \(core dumped\))?) \+\+\+")
@@ -113,6 +113,9 @@ class _Reader:
             self._untimed(line)
             return
         text = match["text"]
+        if int(match["sec"]) >= LAST:
+            self.findings.refuse("a time that no clock shows", self.where, line)
+            return
         ts = self.time(match["sec"], match["frac"])
         who = match["p1"] or match["p2"]
         tid = int(who) if who else self.default or self.sole or 0
