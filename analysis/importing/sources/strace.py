@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ringtape.analysis.importing import strace_values as values
 from ringtape.analysis.importing.findings import Findings
 from ringtape.analysis.importing.lines import read_lines
+from ringtape.analysis.importing.strace_calls import arguments, number_of, text_of
 from ringtape.analysis.importing.threads import UNKNOWN_CPU, Thread, Threads
 from ringtape.analysis.importing.writer import ImportWriter
 from ringtape.schemas.abi.errors import errno_number, signal_number
-from ringtape.schemas.abi.syscalls import ABI_IDS, StringArgument, compat_abi, names, signature, strings
+from ringtape.schemas.abi.syscalls import ABI_IDS, compat_abi, strings
 from ringtape.schemas.errors import RingtapeError, UsageError
 
 SUMMARY = "strace -f -ttt -T, in one file (-o) or one per thread (-ff)"
@@ -38,8 +39,6 @@ _MODE = re.compile(r"(?:strace: )?\[ Process PID=(\d+) runs in (32 bit|64 bit|x3
 _ERRNO = re.compile(r"\(errno (\d+)\)")
 _CLONES = ("clone", "clone3", "fork", "vfork")
 _CLONE_FLAGS = re.compile(r"\bflags=([A-Z0-9_|x]+)")
-_NAMES = {"umount": "umount2", "old_mmap": "mmap", "old_select": "select"}
-_POSITIONS = {"child_stack": "stack", "child_tidptr": "child_tid", "parent_tid": "parent_tid", "tls": "tls", "flags": "flags"}
 _OTHER_TIMES = (
     (re.compile(_WHO + r"\d\d:\d\d:\d\d(?:\.\d+)? "), "it has times of day (-t or -tt), which tell no date"),
     (re.compile(_WHO + r" *\d{1,8}\.\d{3,9} "), "it has times since the line before (-r), which are no instants"),
@@ -293,13 +292,13 @@ class _Reader:
 
     def _row(self, thread: Thread, ts: int, dur: int, ret: int, name: str, args: list[str], kind: int) -> None:
         abi = self.modes.get(thread.tid, self.abi)
-        nr = _number(abi, name)
+        nr = number_of(abi, name)
         if nr is None:
             self.unknown[name] += 1
             self.findings.doubt(f"a call that {abi} does not have here: its number is -1", self.where, self.line)
             nr = -1
         numbers, texts = [0] * 6, list(strings(abi, nr)) if nr >= 0 else []
-        for place, argument, kind_of in _arguments(abi, nr, args):
+        for place, argument, kind_of in arguments(abi, nr, args):
             value = values.number(argument, kind_of, abi)
             if value is not None:
                 numbers[place] = value
@@ -307,7 +306,7 @@ class _Reader:
         self.writer.calls.append((ts, dur, ret, *numbers, thread.number, nr, UNKNOWN_CPU, code, kind))
         self.findings.calls += 1
         for text in texts:
-            if text.arg < len(args) and (found := _text(text, args[text.arg], ret)) is not None:
+            if text.arg < len(args) and (found := text_of(text, args[text.arg], ret)) is not None:
                 code_of, cut, value_of = found
                 self.writer.paths.append((ts, thread.number, nr, UNKNOWN_CPU, code, text.arg, code_of, cut, value_of))
         self.writer.seal_full()
@@ -329,50 +328,6 @@ class _Reader:
                 self.command = [item.decode("utf-8", "surrogateescape") for item in argv[0].split(b"\0")[:-1]]
         elif name == "prctl" and args[:1] == ["PR_SET_NAME"] and ret == 0 and len(args) > 1 and (new := values.string(args[1])):
             self.threads.rename(thread, ts, new[0])
-
-
-def _numbers_of(abi: str, cached: dict[str, dict[str, int]] = {}) -> dict[str, int]:  # noqa: B006 - a cache
-    if abi not in cached:
-        cached[abi] = {name: nr for nr, name in names(abi).items()}
-    return cached[abi]
-
-
-def _number(abi: str, name: str) -> int | None:
-    known = _numbers_of(abi)
-    if name in known:
-        return known[name]
-    if name.startswith("syscall_"):
-        value = values.number(name[8:])
-        return value if value is not None and 0 <= value < 1 << 31 else None
-    other = _NAMES.get(name)
-    return known.get(other) if other else None
-
-
-def _arguments(abi: str, nr: int, args: list[str]) -> Iterator[tuple[int, str, str]]:
-    """Yield place, text and type of the arguments that stand where the kernel takes them."""
-    wanted = signature(abi, nr) if nr >= 0 else None
-    places = {argument.name: place for place, argument in enumerate(wanted or ())}
-    for index, text in enumerate(args[:6]):
-        name, value = values.named(text) if "=" in text else ("", text)
-        place = places.get(_POSITIONS.get(name, name), index if not name else -1)
-        if wanted is None:
-            yield index, value, ""
-        elif 0 <= place < len(wanted):
-            kind = wanted[place].type
-            if kind == "off_lo":
-                return  # strace shows both halves as one: what follows stands elsewhere
-            yield place, value, kind
-
-
-def _text(argument: StringArgument, text: str, ret: int) -> tuple[int, int, bytes] | None:
-    if argument.kind == "path":
-        found = values.string(text)
-        return None if found is None else (0, int(found[1]), found[0][:8191])
-    if argument.kind == "fds_out":
-        value = values.descriptors(text) if ret >= 0 else None
-        return None if value is None else (2, 0, value)
-    value = values.address(text)
-    return None if value is None else (1, 0, value)
 
 
 def read(files: Sequence[str], writer: ImportWriter, threads: Threads, findings: Findings, *, abi: str) -> dict[str, Any]:
