@@ -55,3 +55,13 @@ def text_of(argument: StringArgument, text: str, ret: int) -> tuple[int, int, by
         return None if value is None else (2, 0, value)
     value = values.address(text)
     return None if value is None else (1, 0, value)
+
+
+def joined(begun: str, rest: str) -> str:
+    """Return the arguments of a call whose line was broken off, as if it had not been.
+
+    >>> joined('AT_FDCWD, "a",', "0x7ffe, 0) = 0"), joined("3", " <unfinished ...>) = ?"), joined("4, ", " [5], 0) = 1")
+    ('AT_FDCWD, "a", 0x7ffe, 0) = 0', '3 <unfinished ...>) = ?', '4, [5], 0) = 1')
+    """
+    begun = begun.rstrip(" ")
+    return f"{begun} {rest.lstrip(' ')}" if begun.endswith(",") else begun + rest

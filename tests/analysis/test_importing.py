@@ -136,6 +136,18 @@ def test_unfinished_and_resumed_calls_and_the_threads_that_made_them(tmp_path: P
     assert found.unread == 0
 
 
+def test_what_is_broken_off_within_the_arguments_is_put_together(tmp_path: Path) -> None:
+    text = (
+        line('newfstatat(AT_FDCWD, "/a",  <unfinished ...>')
+        + line("getpid() = 11 <0.000001>", 0.1, 11)
+        + line("<... newfstatat resumed>0x7ffe, 0x100) = 0 <0.200000>", 0.2)
+    )
+    text += line("read(4,  <unfinished ...>", 1) + line('<... read resumed> "ab", 9) = 2 <0.000003>', 1.1)
+    trace, found = imported(tmp_path, text)
+    assert calls(trace, "syscall", "arg0", "arg2", "arg3") == [("newfstatat", -100, 0x7FFE, 0x100), ("getpid", 0, 0, 0), ("read", 4, 9, 0)]
+    assert trace.collect(trace.scan("paths").select("value")).rows() == [(b"/a",)]
+
+
 def test_a_thread_that_attached_inside_a_call_and_one_that_was_left_inside(tmp_path: Path) -> None:
     text = (
         "strace: Process 10 attached\n" + line("getpid() = 10 <0.000001>") + line("<... epoll_wait resumed>[], 5, 9) = 0 <0.300000>", 1, 11)

@@ -22,8 +22,8 @@ _HEAD = (
     r"\s*(?:(?P<comm>\S.*?)\s+)?(?:(?P<pid>-?\d+)/\s*)?(?P<tid>-?\d+)\s+(?:\[(?P<cpu>\d{1,5})\]\s+)?(?P<sec>\d{1,10})\.(?P<frac>\d{6}(?:\d{3})?):\s+"
 )
 _EVENT = re.compile(
-    _HEAD
-    + r"(?:\d+\s+)?raw_syscalls:sys_(?:enter: NR (?P<enter>-?\d{1,19}) \((?P<args>(?:[0-9a-f]{1,16}(?:, |(?=\))))*)\)|exit: NR (?P<exit>-?\d{1,19}) = (?P<ret>-?\d{1,19}))\s*"
+    _HEAD + r"(?:\d+\s+)?raw_syscalls:sys_(?:enter: NR (?P<enter>-?\d{1,19}) \((?P<args>(?:[0-9a-f]{1,16}(?:, |(?=\))))*)\)"
+    r"|exit: NR (?P<exit>-?\d{1,19}) = (?P<ret>-?\d{1,19}))\s*"
 )
 _RECORD = re.compile(_HEAD + r"PERF_RECORD_(?P<what>[A-Z_0-9]+)(?P<rest>.*)")
 _OTHER = re.compile(_HEAD + r"\S")

@@ -11,7 +11,7 @@ from typing import Any
 from ringtape.analysis.importing import strace_values as values
 from ringtape.analysis.importing.findings import Findings
 from ringtape.analysis.importing.lines import read_lines
-from ringtape.analysis.importing.strace_calls import arguments, number_of, text_of
+from ringtape.analysis.importing.strace_calls import arguments, joined, number_of, text_of
 from ringtape.analysis.importing.threads import UNKNOWN_CPU, Thread, Threads
 from ringtape.analysis.importing.writer import ImportWriter
 from ringtape.schemas.abi.errors import errno_number, signal_number
@@ -203,7 +203,7 @@ class _Reader:
             self.pending[thread.tid] = begun
             self._cut_short(thread.tid, ts, UNFINISHED)
         else:
-            self._complete(thread, begun.ts, ts, name, begun.args + (rest if begun.args.endswith(" ") or not rest.startswith(" ") else rest[1:]))
+            self._complete(thread, begun.ts, ts, name, joined(begun.args, rest))
 
     def _ended(self, thread: Thread, ts: int, code: str | None, signal: str | None) -> None:
         if thread.tid in self.pending:
