@@ -143,7 +143,7 @@ def test_what_is_broken_off_within_the_arguments_is_put_together(tmp_path: Path)
         + line("<... newfstatat resumed>0x7ffe, 0x100) = 0 <0.200000>", 0.2)
     )
     text += line("read(4,  <unfinished ...>", 1) + line('<... read resumed> "ab", 9) = 2 <0.000003>', 1.1)
-    trace, found = imported(tmp_path, text)
+    trace, _ = imported(tmp_path, text)
     assert calls(trace, "syscall", "arg0", "arg2", "arg3") == [("newfstatat", -100, 0x7FFE, 0x100), ("getpid", 0, 0, 0), ("read", 4, 9, 0)]
     assert trace.collect(trace.scan("paths").select("value")).rows() == [(b"/a",)]
 
