@@ -22,6 +22,7 @@ class Names:
         self.values: list[tuple[bytes, str]] = []
         self._numbers: dict[tuple[bytes, str], int] = {}
         self._paths: dict[tuple[int, bytes], int] = {}
+        self._physical: set[bytes] = set()
         self.not_recorded = self.number(b"(path not recorded)", UNKNOWN)
         self.not_open = self.number(b"(descriptor that is not open)", UNKNOWN)
 
@@ -41,8 +42,9 @@ class Names:
     def path(self, folder: int, value: bytes) -> int:
         """Return the number of a path, taken from a folder if it is relative and the folder is known (else -1).
 
-        Only what does not change the meaning is tidied: ``//``, ``/./``, ``./`` and a slash at the end. A ``..`` stays, since what is
-        above a symbolic link is not what the text says.
+        Only what does not change the meaning is tidied: ``//``, ``/./``, ``./`` and a slash at the end; and a leading ``..`` where
+        the kernel itself has named the folder, without symbolic links. Any other ``..`` stays, since what is above a symbolic link
+        is not what the text says.
         """
         given = (folder, value)
         known = self._paths.get(given)
@@ -54,17 +56,28 @@ class Names:
         if not value.startswith(b"/") and folder >= 0:
             above, kind = self.values[folder]
             if kind == FILE and len(above) + len(value) < LONGEST:
-                value = above.rstrip(b"/") + b"/" + value
+                value = self._climbed(above, value) if above in self._physical else above.rstrip(b"/") + b"/" + value
         if b"//" in value or b"/./" in value or value.startswith(b"./") or value.endswith((b"/", b"/.")):
             parts = [part for part in value.split(b"/") if part not in (b"", b".")]
             value = (b"/" if value.startswith(b"/") else b"") + b"/".join(parts) or b"."
         return self.number(value or b"(empty path)", FILE if value else UNKNOWN)
+
+    def _climbed(self, folder: bytes, value: bytes) -> bytes:
+        """Join a relative path to a folder that is named without symbolic links, as are those above it."""
+        parts = [part for part in value.split(b"/") if part not in (b"", b".")]
+        ups = next((at for at, part in enumerate(parts) if part != b".."), len(parts))
+        for _ in range(ups):
+            folder = folder.rpartition(b"/")[0] or b"/"
+        if ups == len(parts):
+            self._physical.add(folder)
+        return b"/".join([folder.rstrip(b"/"), *parts[ups:]]) or b"/"
 
     def target(self, link: bytes) -> int:
         """Return the number of the name of what a link in /proc/PID/fd says."""
         if link.startswith(b"/memfd:"):
             return self.number(link[1:].removesuffix(b" (deleted)"), OTHER)
         if link.startswith(b"/"):
+            self._physical.add(link)
             return self.number(link, FILE)
         for prefix, kind in ((b"socket:", SOCKET), (b"pipe:", PIPE)):
             if link.startswith(prefix):

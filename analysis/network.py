@@ -10,6 +10,7 @@ from typing import Literal, cast
 import polars as pl
 
 from ringtape.analysis.addresses import INTERNET, IPV4, IPV6, endpoint_text, host_text, protocol_text
+from ringtape.analysis.decode.sockaddr import SLOT
 from ringtape.analysis.registry import Result
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.errors import UsageError
@@ -131,8 +132,8 @@ def transfers(trace: Trace) -> pl.LazyFrame:
     Notes
     -----
     The peer of a datagram socket without a connection stands in the address given to sendto or by recvfrom: it is taken from the
-    table ``paths``, which names it by the same thread and call. Of sendmsg, recvmsg, and the calls for several messages, the
-    address is not recorded.
+    table ``paths``, which names it by the same thread and call. A call for several messages makes a transfer for each, in their
+    order. Where transfers were lost, the order is not known: such a call's peer is then given only if all its messages have the same.
     """
     frame = trace.scan("transfers")
     counts = pl.col("flags") & (PEEK | ERROR_QUEUE) == 0
@@ -148,17 +149,30 @@ def transfers(trace: Trace) -> pl.LazyFrame:
     )
     if "paths" not in trace.tables:
         return frame
-    known = _addresses(trace)
     wants = (pl.col("peer_port") == 0) & (pl.col("type") != 1) & pl.col("family").is_in(INTERNET) & (pl.col("call") != 0)
+    names = frame.collect_schema().names()
+    call = ["tid", "call"]
+    lacking = frame.filter(wants)
+    many = _addresses_of_many(trace)
+    calls_for_many = many.select(call).unique()
+    one = lacking.join(calls_for_many, on=call, how="anti").join(_addresses(trace), on=call, how="left")
+    # A thread is in one call at a time, and its transfers come one after the other.
+    several = lacking.join(calls_for_many, on=call, how="semi").sort("tid", "ts").with_columns(pl.int_range(pl.len()).over(call).alias("message"))
+    if trace.lost().get("transfers", 0):
+        known = ("named_family", "named_high", "named_low", "named_port")
+        alike = many.group_by(call).agg(pl.col(known).first(), pl.struct(known).n_unique().alias("different")).filter(pl.col("different") == 1)
+        several = several.join(alike.drop("different"), on=call, how="left")
+    else:
+        several = several.join(many, on=[*call, "message"], how="left")
+    return pl.concat([frame.filter(~wants), _peers(one).select(names), _peers(several).select(names)])
+
+
+def _peers(rows: pl.LazyFrame) -> pl.LazyFrame:
     # An IPv6 socket may be given an IPv4 address as it is; its own rows have it within IPv6.
     within = pl.when((pl.col("family") == IPV6) & (pl.col("named_family") == IPV4)).then(0xFFFF << 32).otherwise(0)
-    joined = (
-        frame.filter(wants)
-        .join(known, on=["tid", "call"], how="left")
-        .with_columns(pl.col("named_low") + within)
-        .with_columns(pl.coalesce(f"named_{name}", f"peer_{name}").alias(f"peer_{name}") for name in ("high", "low", "port"))
+    return rows.with_columns(pl.col("named_low") + within).with_columns(
+        pl.coalesce(f"named_{name}", f"peer_{name}").alias(f"peer_{name}") for name in ("high", "low", "port")
     )
-    return pl.concat([frame.filter(~wants), joined.select(frame.collect_schema().names())])
 
 
 _NAMED = {"named_family": pl.Int8, "named_high": pl.Int64, "named_low": pl.Int64, "named_port": pl.Int32}
@@ -169,6 +183,18 @@ def _addresses(trace: Trace) -> pl.LazyFrame:
     parsed = pl.col("value").map_batches(_parse_all, return_dtype=pl.Struct(_NAMED), is_elementwise=True).alias("address")
     rows = trace.scan("paths").filter(pl.col("kind") == 1).select("tid", pl.col("ts").alias("call"), parsed).unnest("address")
     return rows.filter(pl.col("named_port").is_not_null()).unique(["tid", "call"])
+
+
+def _addresses_of_many(trace: Trace) -> pl.LazyFrame:
+    """Return the addresses of calls for several messages, as `_addresses` does, and the number of the ``message``, from 0 on."""
+    rows = trace.scan("paths").filter(pl.col("kind") == 3).select("tid", pl.col("ts").alias("call"), "value").unique(["tid", "call"])
+    each = rows.with_columns(pl.int_ranges(pl.col("value").bin.size() // SLOT).alias("message")).explode("message").drop_nulls("message")
+    start = pl.col("message") * SLOT
+    length = pl.col("value").bin.slice(start, 4).bin.reinterpret(dtype=pl.UInt32).clip(upper_bound=SLOT - 4)
+    parsed = (
+        pl.col("value").bin.slice(start + 4, length).map_batches(_parse_all, return_dtype=pl.Struct(_NAMED), is_elementwise=True).alias("address")
+    )
+    return each.select("tid", "call", "message", parsed).unnest("address").filter(pl.col("named_port").is_not_null())
 
 
 def _parse_all(values: pl.Series) -> pl.Series:

@@ -19,6 +19,8 @@ class Positions:
         self._position = begin.copy()
         self._end = begin.copy()
         self._appends = appends
+        self.starts: Ints = np.zeros(0, np.int64)
+        """Where each access of the last call of `sequential` began."""
 
     def sequential(self, file: Ints, ts: Ints, offset: Ints, count: Ints, writes: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Return which accesses began where the access of their file before them had ended, the first one where the file was opened.
@@ -37,6 +39,7 @@ class Positions:
         order = np.lexsort((ts, file))
         file, offset, count, writes = file[order], offset[order], count[order], writes[order]
         if not len(file):
+            self.starts = np.zeros(0, np.int64)
             return np.zeros(0, np.bool_)
         first = np.ones(len(file), np.bool_)
         first[1:] = file[1:] != file[:-1]
@@ -54,6 +57,8 @@ class Positions:
         position = base + before - before[anchor]
         start = np.where(implicit, position, offset)
         end = start + count
+        self.starts = np.empty(len(file), np.int64)
+        self.starts[order] = start
         # The access before it in the same file, seeks left out.
         place = np.maximum.accumulate(np.where(~seeks, rows, -1))
         previous = np.empty(len(file), np.int64)

@@ -96,7 +96,7 @@ def cell(value: Any, unit: str, origin: int = 0) -> str:
     if unit == "count":
         return number(value)
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
     # Analyses escape what they decode; an analysis that forgets must not let a trace write to the terminal.
     text = harmless(str(value))
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."

@@ -7,6 +7,7 @@ from typing import Literal
 import polars as pl
 
 from ringtape.analysis.registry import Result
+from ringtape.analysis.residency import process_lives
 from ringtape.analysis.trace import Trace
 
 By = Literal["process", "thread", "command"]
@@ -41,7 +42,11 @@ def named(trace: Trace, threads: pl.DataFrame, by: By) -> pl.DataFrame:
     names = command("pid" if by == "process" else "tid").alias("command")
     frame = threads.select(pl.col("thread").alias("number"), pl.col("pid").alias("process"), pl.col("tid").alias("thread")).with_columns(names)
     if by == "process":
-        # A process has one name, that of its first thread at its end, whenever its other threads ended.
-        last = threads.select("pid", "end").with_columns(names).sort("end").group_by("pid", maintain_order=True).agg(pl.col("command").last())
-        frame = frame.drop("command").join(last, left_on="process", right_on="pid", how="left", maintain_order="left")
+        # A process has one name, that of its first thread at its end, whenever its other threads ended; another one under its
+        # number has its own.
+        life = pl.Series("life", process_lives(trace)[0].codes(threads["pid"].to_numpy(), threads["end"].to_numpy())).cast(pl.Int64)
+        known_by = threads.select("pid", "end").with_columns(names, life)
+        last = known_by.sort("end").group_by("pid", "life", maintain_order=True).agg(pl.col("command").last())
+        frame = frame.drop("command").with_columns(life)
+        frame = frame.join(last, left_on=["process", "life"], right_on=["pid", "life"], how="left", maintain_order="left", nulls_equal=True)
     return frame.select("number", *KEYS[by])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from ringtape.analysis.time_ledger import BLOCKED, TimeLedger, reason
+from ringtape.analysis.time_ledger import BLOCKED, TimeLedger
 from ringtape.analysis.trace import Trace
+from ringtape.analysis.waiting import reason
 
 
 def over_time(trace: Trace, bins: int = 120) -> pl.DataFrame:

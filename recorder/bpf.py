@@ -64,6 +64,7 @@ PROG_TYPE_RAW_TRACEPOINT = 17
 PROG_TYPE_TRACING = 26
 ATTACH_TRACE_RAW_TP = 23
 ATTACH_TRACE_ITER = 28
+F_SLEEPABLE = 1 << 4
 ATTACH_PERF_EVENT = 41
 
 PSEUDO_MAP_FD = 1
@@ -114,7 +115,15 @@ class Map:
         bpf(Command.MAP_UPDATE_ELEM, struct.pack("=IxxxxQQQ", self.fd, _address(keys), _address(values), 0))
 
     def lookup(self, key: bytes, value_size: int | None = None) -> bytes | None:
-        """Return one element, or None. Per-CPU maps need ``value_size`` = rounded value size times possible CPUs."""
+        """Return one element, or None. Per-CPU maps need ``value_size`` = rounded value size times possible CPUs.
+
+        Raises
+        ------
+        ValueError
+            If the kernel would write more than that.
+        """
+        if value_size is not None and value_size < self.value_size:
+            raise ValueError(f"{value_size} bytes for a value of {self.value_size} in map {self.name}")
         keys = ctypes.create_string_buffer(key, len(key))
         values = ctypes.create_string_buffer(value_size or self.value_size)
         try:
@@ -226,8 +235,8 @@ def _value_btf(value_size: int) -> tuple[int, int]:
         raise RecordingError(f"the kernel refused type information: {os.strerror(error.errno or 0)}") from None
 
 
-def load_program(name: str, code: bytes, program_type: int, attach_type: int = 0, attach_btf_id: int = 0) -> int:
-    """Load a program and return its descriptor.
+def load_program(name: str, code: bytes, program_type: int, attach_type: int = 0, attach_btf_id: int = 0, sleepable: bool = False) -> int:
+    """Load a program and return its descriptor; one that is ``sleepable`` may wait for memory that is not there.
 
     Raises
     ------
@@ -249,7 +258,7 @@ def load_program(name: str, code: bytes, program_type: int, attach_type: int = 0
             len(log) if log is not None else 0,
             _address(log) if log is not None else 0,
             0,
-            0,
+            F_SLEEPABLE if sleepable else 0,
             name.encode()[:15],
             0,
             attach_type,

@@ -12,7 +12,9 @@ from ringtape.schemas.abi import syscalls as abi
 
 CALLS = 1024
 """Numbers of each ABI that the map ``calls`` has room for (probes/syscalls.bpf.c)."""
-_STRING_KINDS = {"fds_out": 0, "path": 1, "sockaddr_in": 2, "sockaddr_out": 3}
+_STRING_KINDS = {"path": 1, "sockaddr_in": 2, "sockaddr_out": 3}
+_STRUCTURES = {"fds_out": 1, "msg_in": 2, "msg_out": 3, "msgs_in": 4, "msgs_out": 5}
+"""They have the kind 0 and stand where the others name the argument with their length, which is not 0: that would be no string."""
 _LISTED = 8
 
 
@@ -29,9 +31,8 @@ def fill_calls(calls: Map, options: Options) -> None:
             if not options.calls or (name, number) in options.calls:
                 info |= _LISTED
             for slot, string in enumerate(abi.strings(name, number)):
-                # fds_out has the kind 0: a length that is not 0 tells it from no string.
-                length = string.length_arg if string.length_arg is not None else int(string.kind == "fds_out")
-                info |= (string.arg | _STRING_KINDS[string.kind] << 3 | length << 5) << 8 * (slot + 1)
+                length = _STRUCTURES.get(string.kind, string.length_arg or 0)
+                info |= (string.arg | _STRING_KINDS.get(string.kind, 0) << 3 | length << 5) << 8 * (slot + 1)
             infos[base + number] = info
     for number in abi.names("x32") if native == "x86_64" else ():
         # 512 to 547 are of x32 alone; the probe looks all x32 calls up without their bit.

@@ -1,7 +1,8 @@
 """The journal: the rings of a recording, pinned in bpffs so that a killed recorder loses nothing.
 
 A journal is the folder ``/sys/fs/bpf/ringtape/<trace id>`` with one pin per ring (``ring_<table>_<index>``), per counter
-map (``counters_<table>``), for the loss ledger (``losses``), and for a map that holds the path of the trace (``trace``).
+map (``counters_<table>``), for the loss ledger (``losses``), for what has begun and not ended (``<table>_open``), and for maps
+that hold the path of the trace (``trace``) and the names of the tables that the ledger numbers (``numbers``).
 It belongs to the invoking user, so that the recorder can remove it after it has given up its privileges.
 """
 
@@ -11,6 +12,8 @@ import contextlib
 import os
 import re
 import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +22,8 @@ from ringtape.recorder import bpf
 BPFFS = Path("/sys/fs/bpf")
 ROOT = BPFFS / "ringtape"
 TRACE_PIN = "trace"
+NUMBERS_PIN = "numbers"
+NAME_MAX = 64
 PATH_MAX = 4096
 TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -63,6 +68,14 @@ class Journal:
         self.pin(where.fd, TRACE_PIN, uid, gid)
         where.close()
 
+    def pin_numbers(self, names: Sequence[str], uid: int, gid: int) -> None:
+        """Pin the names of the tables in the order in which the loss ledger numbers them: another version may declare others."""
+        where = bpf.create_map("numbers", bpf.MapType.ARRAY, 4, NAME_MAX, len(names))
+        for number, name in enumerate(names):
+            where.update(number.to_bytes(4, sys.byteorder), name.encode().ljust(NAME_MAX, b"\0"))
+        self.pin(where.fd, NUMBERS_PIN, uid, gid)
+        where.close()
+
     def remove(self) -> None:
         """Remove the pins and the folder; the kernel frees what nothing else holds."""
         for name in os.listdir(self.descriptor):  # noqa: PTH208 - pathlib knows no descriptors
@@ -92,6 +105,12 @@ class Journal:
         """Return every pinned map by the name of its pin."""
         names = set(os.listdir(self.descriptor)) - {TRACE_PIN}  # noqa: PTH208 - pathlib knows no descriptors
         return {name: bpf.get_pinned_map(f"/proc/self/fd/{self.descriptor}/{name}") for name in names}
+
+
+def numbered_tables(numbers: bpf.Map) -> list[str]:
+    """Return the names that `Journal.pin_numbers` has pinned."""
+    values = [numbers.lookup(number.to_bytes(4, sys.byteorder)) or b"" for number in range(numbers.max_entries)]
+    return [value.rstrip(b"\0").decode() for value in values]
 
 
 def is_mounted() -> bool:

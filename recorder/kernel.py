@@ -17,7 +17,7 @@ from ringtape.recorder.compile import Bytecode, bytecode
 from ringtape.recorder.events import Tracepoints
 from ringtape.recorder.journal import Journal
 from ringtape.recorder.options import Options, cgroup_root, online_cpus, possible_cpus
-from ringtape.recorder.program import ring_tables
+from ringtape.recorder.program import loss_tables, ring_tables
 from ringtape.schemas.errors import RecordingError
 from ringtape.schemas.manifest import Probe
 from ringtape.schemas.table import Table, table, tables
@@ -159,8 +159,11 @@ class Kernel:
             for index, ring in enumerate(rings):
                 journal.pin(ring.fd, f"ring_{name}_{index}", uid, gid)
             journal.pin(self.maps[f"counters_{name}"].fd, f"counters_{name}", uid, gid)
+            if (opened := self.maps.get(f"{name}_open")) is not None:
+                journal.pin(opened.fd, f"{name}_open", uid, gid)
         for name in ("losses", "status"):
             journal.pin(self.maps[name].fd, name, uid, gid)
+        journal.pin_numbers(loss_tables(), uid, gid)
 
     def note_stop(self, errno: int) -> None:
         """Leave word for `recover` of why recording stopped: the disk may be full, so the trace cannot say it."""
@@ -182,6 +185,10 @@ class Kernel:
 
 
 TRACED_AT = 8 + 64 + 4 + 2
+NO_STACKS = (1 << 64) - 1
+"""As the shortest time off a CPU whose stack is wanted: none is."""
+SLEEPABLE = ("samples_attach",)
+"""Iterators that read the memory of other processes."""
 """Offset of ``traced`` in struct task_state (probes/common.bpf.h)."""
 
 
@@ -289,7 +296,7 @@ def _load_programs(kernel: Kernel, options: Options) -> None:
     for name in code.iterators:
         program = bpf.relocate(code.code[f"iterator__{name}"], numbers)
         over = code.file_iterator if name in code.over_files else code.iterator
-        kernel.programs[f"iterator__{name}"] = bpf.load_program(name, program, bpf.PROG_TYPE_TRACING, bpf.ATTACH_TRACE_ITER, over)
+        kernel.programs[f"iterator__{name}"] = bpf.load_program(name, program, bpf.PROG_TYPE_TRACING, bpf.ATTACH_TRACE_ITER, over, name in SLEEPABLE)
     if "events" in kernel.rings:
         layout = next(number for number, spec in enumerate(code.maps) if spec.name == "events_layout")
         kernel.tracepoints.load(options.events.events, code.code["template__event"], numbers, layout, code.sizes["events_layout"])
@@ -341,7 +348,7 @@ def _config(options: Options, kernel: Kernel, shards: int, size: int) -> bytes:
     )
     slots = b"".join(struct.pack("=I", kernel.slots.get(name, 0)) for name in tables())
     head += slots + bytes(-(len(head) + len(slots)) % 8)
-    packed = head + struct.pack("=8Q", *uids) + comms + struct.pack("=Q", options.offcpu or 0)
+    packed = head + struct.pack("=8Q", *uids) + comms + struct.pack("=Q", NO_STACKS if options.offcpu is None else options.offcpu)
     if len(packed) != size:
         raise RecordingError(f"struct config has {size} bytes in the probe and {len(packed)} here")
     return packed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from ringtape.recorder.bpf import Map
-from ringtape.recorder.program import loss_table
 from ringtape.recorder.ring import map_counters
 from ringtape.schemas.arrow import arrow_schema
+from ringtape.schemas.errors import RecordingError
 from ringtape.schemas.table import table
 
 LOSS = np.dtype([("count", "<u8"), ("sum", "<u8"), ("first", "<u8"), ("last", "<u8")])
@@ -71,12 +71,16 @@ class LossKey:
 
 
 class Ledger:
-    """Turns the growing totals of the kernel into rows, each loss in exactly one."""
+    """Turns the growing totals of the kernel into rows, each loss in exactly one.
 
-    def __init__(self, losses: Map, counters: dict[str, Counters], cpus: int, began: int) -> None:
+    ``numbers`` says which table each number in a key means: that of the version whose probes count.
+    """
+
+    def __init__(self, losses: Map, counters: dict[str, Counters], cpus: int, began: int, numbers: Sequence[str]) -> None:
         self._losses = losses
         self._counters = counters
         self._cpus = cpus
+        self._numbers = numbers
         self._written: dict[LossKey, tuple[int, int]] = {}
         self._looked = began
         self._trouble = -1
@@ -151,7 +155,9 @@ class Ledger:
             if value is None:
                 continue
             nr, number, cause, abi, bucket = _KEY.unpack(raw)
-            name = loss_table(number)
+            if number >= len(self._numbers):
+                raise RecordingError(f"the loss ledger names table {number} of {len(self._numbers)}")
+            name = self._numbers[number]
             for cpu, cell in enumerate(np.frombuffer(value, LOSS)):
                 if cell["count"]:
                     key = LossKey(name, cpu, cause, abi, nr, bucket)

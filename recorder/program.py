@@ -209,9 +209,6 @@ def _entries(text: str, symbols: Mapping[str, int]) -> int:
     return math.prod(int(factor) if factor.isdigit() else symbols[factor] for factor in map(str.strip, text.split("*")))
 
 
-def loss_table(number: int) -> str:
-    """Return the table that a key of the loss ledger means: tables are numbered in the order of their names."""
-    try:
-        return list(tables())[number]
-    except IndexError:
-        raise RecordingError(f"the loss ledger names table {number}, which is not declared") from None
+def loss_tables() -> list[str]:
+    """Return the table that each number in a key of the loss ledger means: all that this version declares, in the order of their names."""
+    return list(tables())

@@ -19,6 +19,7 @@ from ringtape.recorder.bpf import PAGE
 from ringtape.recorder.drain import TableDrain, iterated_rows, still_open, written_rows
 from ringtape.recorder.kernel import Kernel
 from ringtape.recorder.ledger import Counters, Ledger
+from ringtape.recorder.program import loss_tables
 from ringtape.recorder.ring import open_rings
 from ringtape.recorder.upkeep import Upkeep
 from ringtape.recorder.writer import TraceWriter, read_clock
@@ -81,7 +82,7 @@ class Pump:
         drains = [
             TableDrain(table(name), open_rings(table(name), maps, counters[name].cells, kernel.cookie), writer) for name, maps in kernel.rings.items()
         ]
-        ledger = Ledger(kernel.maps["losses"], counters, kernel.cpus, header.attached_at)
+        ledger = Ledger(kernel.maps["losses"], counters, kernel.cpus, header.attached_at, loss_tables())
         pump = cls(writer, drains, counters, ledger, [table(name) for name in header.tables])
         if "processes" in kernel.rings:
             pump.add(table("processes"), iterated_rows(table("processes"), existing))

@@ -19,6 +19,7 @@ from ringtape.recorder.privileges import User, acting_as, drop, import_while_rea
 from ringtape.schemas import manifest as manifests
 from ringtape.schemas.errors import RecordingError, TraceError
 from ringtape.schemas.folder import TraceFolder
+from ringtape.schemas.table import tables
 
 if TYPE_CHECKING:
     from ringtape.recorder.salvage import Recovered
@@ -46,7 +47,7 @@ def recover(path: Path) -> Recovered:
     Raises
     ------
     RecordingError
-        If the trace is complete, is still being recorded, or its journal may not be opened.
+        If the trace is complete, is still being recorded, its journal may not be opened, or holds records of another version.
     TraceError
         If its manifest is damaged before its last line.
     """
@@ -70,12 +71,24 @@ def recover(path: Path) -> Recovered:
     if trace.footer is not None:
         raise RecordingError(f"{path} is complete ({trace.footer.end})", "another recovery has just completed it")
     journal, maps = _open_journal(trace, owner)
+    _check_versions(trace, maps)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import_while_readable(owner, "ringtape.recorder.salvage")
     drop(owner)
     from ringtape.recorder.salvage import salvage
 
     return salvage(Unfinished(trace, folder, manifest, journal, maps))
+
+
+def _check_versions(trace: TraceFolder, maps: dict[str, bpf.Map]) -> None:
+    """Refuse rings whose records another version of ringtape has laid out."""
+    for name, version in trace.header.tables.items():
+        if f"counters_{name}" not in maps or (name in tables() and tables()[name].version == version):
+            continue
+        here = f"writes {tables()[name].schema_id}" if name in tables() else "has no such table"
+        recorder = trace.header.tools.get("ringtape", "that recorded it")
+        hint = f"nothing is lost while the machine runs: recover it with ringtape {recorder}"
+        raise RecordingError(f"{trace.path}: its rings hold records of {name}@{version}, this ringtape {here}", hint)
 
 
 def _remove_rings_of_complete(trace: TraceFolder, owner: User) -> None:

@@ -11,13 +11,17 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ringtape.recorder import bpf
-from ringtape.recorder.drain import TableDrain
+from ringtape.recorder.drain import TableDrain, iterated_rows, still_open
+from ringtape.recorder.journal import NUMBERS_PIN, numbered_tables
 from ringtape.recorder.ledger import RING_FULL, Counters, Ledger
 from ringtape.recorder.options import possible_cpus
+from ringtape.recorder.program import loss_tables
 from ringtape.recorder.pump import Pump
 from ringtape.recorder.recover import Unfinished
 from ringtape.recorder.ring import open_rings
@@ -25,6 +29,7 @@ from ringtape.recorder.writer import POSITIONS, TraceWriter
 from ringtape.schemas import part_file  # noqa: F401 - `TraceFolder.read` needs it when our files may be out of reach
 from ringtape.schemas.errors import TraceError
 from ringtape.schemas.folder import PART_NAME, TraceFolder, check_schema
+from ringtape.schemas.layout import record_dtype
 from ringtape.schemas.manifest import Part
 from ringtape.schemas.table import table, tables
 
@@ -63,6 +68,7 @@ def salvage(found: Unfinished) -> Recovered:
         reason += f"; {gone_rows} rows that had not reached the disk are gone"
     sealed = max((part.clock.mono for part in trace.manifest.parts), default=trace.header.attached_at)
     last = max([sealed, *(_last_end(trace, part) for file, part in writer.parts.items() if file not in known)])
+    last = _add_open(trace, pump, found.maps, last)
     pump.close_trace("recovered", reason, None, last, merged=True, lost=_known_lost(trace, writer))
     pump.close()
     if journal:
@@ -71,8 +77,8 @@ def salvage(found: Unfinished) -> Recovered:
 
 
 def _reason(maps: dict[str, bpf.Map]) -> str:
-    value = maps["status"].lookup(bytes(4), 16) if "status" in maps else None
-    errno = int.from_bytes(value[8:], sys.byteorder) if value else 0
+    value = maps["status"].lookup(bytes(4)) if "status" in maps else None
+    errno = int.from_bytes(value[8:16], sys.byteorder) if value else 0
     return f"recording stopped before its end: {os.strerror(errno).lower()}" if errno else "the recorder was killed"
 
 
@@ -83,6 +89,31 @@ def _last_end(trace: TraceFolder, part: Part) -> int:
         return part.max_ts
     ends = pc.add(rows["ts"], rows["dur"]) if "dur" in rows.column_names else rows["ts"]
     return int(pc.max(ends).as_py())
+
+
+def _add_open(trace: TraceFolder, pump: Pump, maps: dict[str, bpf.Map], last: int) -> int:
+    """Make rows of what had begun and not ended when the probes went; return when that was at the earliest.
+
+    A recorder, or a recovery, that was killed after it had sealed these rows has left the map as it was: they differ in
+    nothing but the duration.
+    """
+    for name in trace.header.tables:
+        if (opened := maps.get(f"{name}_open")) is None:
+            continue
+        one = table(name)
+        # The record comes first, and begins with the cookie: 0 in what is followed and not recorded.
+        values = [(opened.lookup(key) or b"")[: one.record_size] for key in opened.keys()]  # noqa: SIM118 - a method of ours
+        records = np.frombuffer(b"".join(value for value in values if any(value[:8])), record_dtype(one))
+        last = max([last, *(int(ts) for ts in records["ts"])])
+        known = {row for part in pump.writer.standing(name) for row in _identities(trace.read(part).filter(pc.field("seq") == -1))}
+        rows = iterated_rows(one, still_open(records, last))
+        if rows is not None:
+            pump.add(one, rows.filter(pa.array([row not in known for row in _identities(rows)])))
+    return last
+
+
+def _identities(rows: pa.Table) -> list[tuple[object, ...]]:
+    return [tuple(row.values()) for row in rows.drop_columns("dur").to_pylist()]
 
 
 def _known_lost(trace: TraceFolder, writer: TraceWriter) -> dict[str, int]:
@@ -174,7 +205,9 @@ def _pump(trace: TraceFolder, writer: TraceWriter, maps: dict[str, bpf.Map]) -> 
             ring.read_to = trace.manifest.sealed_rings.get(one.name, {}).get(index, 0)
         drains.append(TableDrain(one, rings, writer))
     if "losses" in maps:
-        ledger = Ledger(maps["losses"], counters, possible_cpus(), header.attached_at)
+        # A journal of before there were pinned numbers is of the tables that are declared now.
+        numbers = numbered_tables(maps[NUMBERS_PIN]) if NUMBERS_PIN in maps else loss_tables()
+        ledger = Ledger(maps["losses"], counters, possible_cpus(), header.attached_at, numbers)
         for part in writer.standing("losses"):
             ledger.already_written(trace.read(part))
     return Pump(writer, drains, counters, ledger, recorded)

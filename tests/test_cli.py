@@ -25,7 +25,7 @@ def verb(monkeypatch):
     """A verb `try` that does what the test says."""
 
     def install(run):
-        monkeypatch.setattr(cli, "verbs", lambda: {"try": cli.Verb("try", "ringtape.recorder.commands.try", "Try it", lambda parser: run)})
+        monkeypatch.setattr(cli, "verbs", lambda: {"try": cli.Verb("try", "ringtape.recorder.commands.try", Path(__file__), lambda parser: run)})
 
     return install
 

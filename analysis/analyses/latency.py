@@ -77,6 +77,9 @@ def latency(trace: Trace, *, by: By | Sequence[By] = "syscall", syscall: str | N
     ``_high`` are then the ends of the interval that holds the true quantile whatever the lost durations were. The ledger
     knows system calls, not processes: grouped by anything else, any of the lost calls may or may not belong to each group.
 
+    Quantiles are over calls: a thread that makes its calls one after the other makes none while one of them stalls, so that one long stall
+    counts as one slow call (coordinated omission, see docs/latency.md).
+
     Examples
     --------
     >>> import ringtape

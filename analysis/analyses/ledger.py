@@ -10,8 +10,9 @@ from ringtape.analysis.naming import syscall_label
 from ringtape.analysis.pictures import Picture
 from ringtape.analysis.registry import Result, analysis
 from ringtape.analysis.threads import GROUPS, KEYS, By, named
-from ringtape.analysis.time_ledger import BLOCKED, TimeLedger, reason
+from ringtape.analysis.time_ledger import BLOCKED, TimeLedger
 from ringtape.analysis.trace import Trace
+from ringtape.analysis.waiting import MEANING, reason
 
 
 @analysis(
@@ -25,7 +26,7 @@ from ringtape.analysis.trace import Trace
             " uninterruptibly in no call; stopped: by a signal or a tracer; unknown; lost",
         ),
         Result("syscall", pl.String, "the system call (where syscall and blocked)"),
-        Result("reason", pl.String, "what for (where blocked): disk, network, lock, sleep, child, poll or other"),
+        Result("reason", pl.String, f"what for (where blocked): {MEANING}"),
         Result("time", pl.Int64, "time spent there", "ns"),
         Result("share", pl.Float64, "time / time of the group", "share"),
         Result("threads", pl.Int64, "threads of the group that were there", "count"),
@@ -56,8 +57,10 @@ def ledger(trace: Trace, *, by: By = "process") -> pl.DataFrame:
     Notes
     -----
     ``user`` holds what the program itself did, and page faults and interrupts meanwhile. Where calls were lost, or left out by
-    ``--syscall`` or ``--min-duration``, their time cannot be told from it: during losses it is ``unknown``. ``disk`` is any
-    uninterruptible wait of a call that does not say itself what it waits for.
+    ``--syscall`` or ``--min-duration``, their time cannot be told from it: during losses it is ``unknown``. What a
+    call waits for is told by the call or by its descriptor, followed from its making (see the analysis ``files``); ``disk`` is any other
+    uninterruptible wait of a call that names a file, ``other`` what neither tells: a FIFO opened by its path, say. Pipes are known
+    if the table ``paths`` was recorded; a socket whose making was not is ``network``, whatever its family.
     """
     found = TimeLedger(trace)
     keys = KEYS[by]

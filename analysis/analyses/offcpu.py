@@ -11,8 +11,9 @@ from ringtape.analysis.order_statistics import bounded_quantiles
 from ringtape.analysis.registry import Result, analysis
 from ringtape.analysis.schedule import OFF, SLEEP, STOPPED, UNINTERRUPTIBLE, lives, segments, stays
 from ringtape.analysis.threads import GROUPS, KEYS, By, named
-from ringtape.analysis.time_ledger import BATCH, reason
+from ringtape.analysis.time_ledger import BATCH
 from ringtape.analysis.trace import Trace
+from ringtape.analysis.waiting import MEANING, Waiting, reason
 
 _STATES = {SLEEP: "interruptible", UNINTERRUPTIBLE: "uninterruptible", STOPPED: "stopped", OFF: "unknown"}
 _QUANTILES = {name: QUANTILES[name] for name in ("p50", "p99", "max")}
@@ -24,7 +25,7 @@ _QUANTILES = {name: QUANTILES[name] for name in ("p50", "p99", "max")}
     columns=(
         Result("state", pl.String, "interruptible, uninterruptible, stopped; unknown for what was blocked when the recording began"),
         Result("syscall", pl.String, "call in which the thread was blocked; null: in none, or calls were not recorded"),
-        Result("reason", pl.String, "what the call waited for: disk, network, lock, sleep, child, poll or other"),
+        Result("reason", pl.String, f"what the call waited for: {MEANING}"),
         Result("count", pl.Int64, "times blocked", "count"),
         Result("time", pl.Int64, "time blocked; waiting for a CPU afterwards is not part of it (see runq_latency)", "ns"),
         Result("share", pl.Float64, "time / time of all rows", "share"),
@@ -83,8 +84,8 @@ def offcpu(trace: Trace, *, by: By = "process") -> pl.DataFrame:
 
 
 def _in_calls(trace: Trace, away: pl.DataFrame, threads: pl.DataFrame) -> pl.DataFrame:
-    """Add the call (``nr``, ``abi``) that each thread was in; null where in none."""
-    nothing = (pl.lit(None, pl.Int32).alias("nr"), pl.lit(None, pl.Int8).alias("abi"))
+    """Add the call that each thread was in (``nr``, ``abi``, and ``waited``: see `waiting.Waiting`); null where in none."""
+    nothing = (pl.lit(None, pl.Int32).alias("nr"), pl.lit(None, pl.Int8).alias("abi"), pl.lit(None, pl.String).alias("waited"))
     if "syscalls" not in trace.tables or not len(away):
         return away.with_columns(nothing)
     placed = away.join(threads.select("thread", "tid", "seen"), on="thread", maintain_order="left").sort("start")
@@ -92,18 +93,19 @@ def _in_calls(trace: Trace, away: pl.DataFrame, threads: pl.DataFrame) -> pl.Dat
     found = placed.join_asof(calls, left_on="start", right_on="ts", by="tid", check_sortedness=False)
     # A call without a return lasts until its thread ends.
     inside = pl.col("over").is_not_null() & ((pl.col("over") >= pl.col("start")) | ((pl.col("kind_right") == 1) & (pl.col("ts") >= pl.col("seen"))))
-    return found.with_columns(pl.when(inside).then(pl.col(name)).alias(name) for name in ("nr", "abi")).select(*away.columns, "nr", "abi")
+    told = ("nr", "abi", "waited")
+    return found.with_columns(pl.when(inside).then(pl.col(name)).alias(name) for name in told).select(*away.columns, *told)
 
 
 def _that_blocked(trace: Trace, placed: pl.DataFrame) -> pl.DataFrame:
     """Return the calls during which their thread left its CPU: few of many, found a batch at a time."""
-    wanted = (
-        trace.whole.scan("syscalls").filter(goes_on(trace)).select("tid", "ts", (pl.col("ts") + pl.col("dur")).alias("over"), "nr", "abi", "kind")
-    )
+    over = (pl.col("ts") + pl.col("dur")).alias("over")
+    wanted = trace.whole.scan("syscalls").filter(goes_on(trace)).select(*Waiting.COLUMNS, over, "kind")
     starts = placed.select("tid", "start").sort("start")
     found = [trace.collect(wanted.slice(0, 0))]
     for at in range(0, trace.rows("syscalls"), BATCH):
         batch = trace.collect(wanted.slice(at, BATCH)).sort("ts")
         batch = batch.join_asof(starts, left_on="ts", right_on="start", by="tid", strategy="forward", check_sortedness=False)
         found.append(batch.filter((pl.col("start") <= pl.col("over")) | (pl.col("kind") == 1)).drop("start"))
-    return pl.concat(found).sort("ts")
+    calls = pl.concat(found).sort("ts")
+    return calls.select("tid", "ts", "over", "nr", "abi", "kind", Waiting(trace).told(calls))

@@ -60,10 +60,10 @@ def udp(trace: Trace, *, by: By | Sequence[By] = ("process", "local", "endpoint"
 
     Notes
     -----
-    The peer of a socket without a connection is known from the addresses given to sendto and by recvfrom (table ``paths``); given to
-    sendmsg, recvmsg and their like it is not recorded, and null. An error that a receive returns may have been caused by a
-    send before (ECONNREFUSED). Dropped datagrams are known from the first use of the socket by a recorded thread on, without
-    their sender.
+    The peer of a socket without a connection is known from the addresses given to the send calls and by the receive calls (table
+    ``paths``), of sendmmsg and recvmmsg those of the first 64 messages; null where the program did not ask who had sent, or
+    io_uring moved it. An error that a receive returns may have been caused by a send before (ECONNREFUSED). Dropped datagrams
+    are known from the first use of the socket by a recorded thread on, without their sender.
 
     Examples
     --------

@@ -64,7 +64,9 @@ def wakeups(trace: Trace, *, by: By = "process") -> pl.DataFrame:
     Notes
     -----
     The chain of a sleep goes back from its waker: if the waker had itself been woken while the sleep lasted, then by whom, and so on;
-    it ends at a thread that was awake all the time, that is not recorded, or at an interrupt.
+    it ends at a thread that was awake all the time, that is not recorded, or at an interrupt. A soft interrupt for the network or a
+    block device counts as the doing of the thread that alone had asked for it: who sends over loopback wakes who receives.
+    ``(softirq)`` stands behind the thread in whose place one ran of which that is not known.
     """
     rows = stays(trace)
     threads = lives(trace, rows)

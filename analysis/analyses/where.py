@@ -12,7 +12,7 @@ from ringtape.analysis.trace import Trace
 from ringtape.schemas.units import format_duration
 
 FIVE = 5
-IDLE = ("poll", "sleep", "child")
+IDLE = ("poll", "sleep", "child", "terminal")
 """What a thread waits for by intention: told of last, since it costs nothing."""
 
 
@@ -47,8 +47,8 @@ def where(trace: Trace) -> pl.DataFrame:
 
     Notes
     -----
-    The rows are those of the analysis ``ledger`` by command, with most time first. Waiting for events, for a time or for a child
-    is what a server or a shell is made for: it is summed up apart.
+    The rows are those of the analysis ``ledger`` by command, with most time first. Waiting for events, for a time, for a child or for
+    somebody to type is what a server or a shell is made for: it is summed up apart.
     """
     entries = ledger(trace, by="command")
     idle = (pl.col("where") == "blocked") & pl.col("reason").is_in(IDLE)
@@ -62,8 +62,8 @@ def where(trace: Trace) -> pl.DataFrame:
     waited = entries.filter(idle.fill_null(False))
     if len(waited):
         texts = [f"{row['command']} in {row['syscall']}" for row in waited.sort("time", descending=True).head(3).iter_rows(named=True)]
-        what = f"waiting by intention for events, times or children: {', '.join(texts)}"
-        rows.append({"rank": None, "what": what, "time": int(waited["time"].sum()), "share": None, "evidence": "ledger: reasons poll, sleep, child"})
+        what = f"waiting by intention for events, times, children or a terminal: {', '.join(texts)}"
+        rows.append({"rank": None, "what": what, "time": int(waited["time"].sum()), "share": None, "evidence": f"ledger: reasons {', '.join(IDLE)}"})
     return pl.DataFrame(rows, schema={"rank": pl.Int64, "what": pl.String, "time": pl.Int64, "share": pl.Float64, "evidence": pl.String})
 
 
@@ -81,8 +81,9 @@ def _told(row: dict[str, object], blocked: pl.DataFrame) -> tuple[str, str]:
     if place == "fault":
         return f"{who} waited for memory in page faults ({portion} of its time)", entry
     if place == "blocked":
-        same = blocked.filter(pl.col("command") == who, pl.col("syscall") == call).sort("time", descending=True).head(1)
-        times = [(match["count"], match["max"]) for match in same.iter_rows(named=True) if match["max"] is not None]
-        detail = "".join(f", {number(count)} times, the longest {format_duration(longest)}" for count, longest in times)
+        same = blocked.filter(pl.col("command") == who, pl.col("syscall") == call, pl.col("reason") == row["reason"])
+        count, longest = same.select(pl.col("count").sum(), pl.col("max").max()).row(0)
+        often = "once" if count == 1 else f"{number(count)} times, the longest {format_duration(longest)}" if longest is not None else ""
+        detail = f", {often}" if often else ""
         return f"{who} was blocked in {call} ({row['reason']}{detail})", f"{entry}; offcpu: {call}"
     return f"{who}: {place} ({portion} of its time)", f"{entry}; loss"

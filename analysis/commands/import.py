@@ -1,4 +1,4 @@
-"""Make a trace from the text of strace or perf script, to be studied with the same analyses."""  # noqa: N999 - a verb's file is named as what a person types
+"""Make a trace from the text of strace or perf script, to be studied with the same analyses."""
 
 from __future__ import annotations
 

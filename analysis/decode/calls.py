@@ -8,7 +8,7 @@ from functools import cache
 from typing import Final, NamedTuple
 
 from ringtape.analysis.decode.shapes import SHAPES
-from ringtape.analysis.decode.sockaddr import sockaddr
+from ringtape.analysis.decode.sockaddr import addresses, sockaddr
 from ringtape.analysis.decode.values import Memo, argv, formatter, octal, pointer, quoted, signed
 from ringtape.schemas.abi.constants import flags, one
 from ringtape.schemas.abi.errors import RESTARTS, errno_message, errno_name
@@ -16,14 +16,14 @@ from ringtape.schemas.abi.syscalls import Argument, names, signature
 
 RETURNED, NO_RETURN, AT_ATTACH, UNFINISHED, CHILD, INTERCEPTED = range(6)
 """Codes of ``syscalls.kind``."""
-PATH, SOCKADDR, DESCRIPTORS, ARGV = range(4)
+PATH, SOCKADDR, DESCRIPTORS, ADDRESSES, ARGV = range(5)
 """What a string is: the codes of ``paths.kind``, and the argument list of an exec."""
 _HEX_RESULTS: Final = frozenset(("mmap", "mmap2", "brk", "mremap", "shmat", "map_shadow_stack"))
 _TIMEOUTS: Final = frozenset(("poll", "ppoll", "ppoll_time64", "select", "_newselect", "pselect6", "pselect6_time64"))
 
 
 class Text(NamedTuple):
-    """What an argument points at, as recorded: ``kind`` is PATH, SOCKADDR, DESCRIPTORS or ARGV."""
+    """What an argument points at, as recorded: ``kind`` is PATH, SOCKADDR, DESCRIPTORS, ADDRESSES or ARGV."""
 
     kind: int
     value: bytes
@@ -153,7 +153,7 @@ def _fill(shown: list[str], texts: Sequence[Texts | None], index: int, kind: str
         return
     for row, found in enumerate(texts):
         if found and (text := found.get(index)) is not None:
-            shown[row] = _text(text)
+            shown[row] = f"{{msg_name={_text(text)}, ...}}" if kind in ("msg_in", "msg_out") else _text(text)
 
 
 def descriptors(text: Text) -> tuple[int, ...]:
@@ -166,4 +166,7 @@ def _text(text: Text) -> str:
         return sockaddr(text.value)
     if text.kind == DESCRIPTORS:
         return f"[{', '.join(map(str, descriptors(text)))}]"
+    if text.kind == ADDRESSES:
+        heads = [f"{{msg_hdr={{msg_name={sockaddr(address) if address else 'NULL'}, ...}}, ...}}" for address in addresses(text.value)]
+        return f"[{', '.join(heads + ['...'] * text.cut)}]"
     return argv(text.value, text.cut) if text.kind == ARGV else quoted(text.value, text.cut)

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from ringtape.analysis.decode import calls as decode
 from ringtape.analysis.decode import tracepoints
 from ringtape.analysis.decode.events import KINDS, event
+from ringtape.analysis.decode.sockaddr import addresses
 from ringtape.analysis.decode.tracepoints import Occurrences
 from ringtape.schemas.abi.errors import errno_name
 from ringtape.schemas.columns import ABI
@@ -26,7 +27,7 @@ CSV_COLUMNS: Final = (
     "text",
 )
 _KINDS: Final = dict(table("syscalls").column("kind").values)
-_STRINGS: Final = ("path", "sockaddr", "descriptors", "argv")
+_STRINGS: Final = ("path", "sockaddr", "descriptors", "addresses", "argv")
 _to_json: Final[Callable[[str], str]] = json.encoder.encode_basestring_ascii
 
 
@@ -217,7 +218,12 @@ def json_string(value: bytes) -> dict[str, str]:
 
 def _string(arg: int, text: decode.Text) -> dict[str, Any]:
     body: dict[str, Any] = {"arg": arg, "kind": _STRINGS[text.kind] if 0 <= text.kind < len(_STRINGS) else str(text.kind)}
-    body |= {"value": list(decode.descriptors(text))} if text.kind == decode.DESCRIPTORS else json_string(text.value)
+    if text.kind == decode.DESCRIPTORS:
+        body["value"] = list(decode.descriptors(text))
+    elif text.kind == decode.ADDRESSES:
+        body["value"] = [json_string(address) for address in addresses(text.value)]
+    else:
+        body |= json_string(text.value)
     return body | {"cut": True} if text.cut else body
 
 

@@ -13,6 +13,8 @@ AF_UNIX: Final = 1
 AF_INET: Final = 2
 AF_INET6: Final = 10
 AF_NETLINK: Final = 16
+SLOT: Final = 32
+"""Bytes of each message in ``paths.value`` of kind 3: the length of its address, and its first 28."""
 
 
 def sockaddr(value: bytes) -> str:
@@ -34,6 +36,16 @@ def sockaddr(value: bytes) -> str:
     if body is None:
         body = f"sa_data={quoted(value[2:])}" if len(value) > 2 else ""
     return f"{{sa_family={one('socket_family', family)}{', ' if body else ''}{body}}}"
+
+
+def addresses(value: bytes) -> list[bytes]:
+    r"""Take apart the addresses of many messages (``paths.kind`` 3): the bytes that were kept of each, none where there is none.
+
+    >>> addresses(b"\x03\0\0\0abc".ljust(32, b"\0") + bytes(32))
+    [b'abc', b'']
+    """
+    slots = [value[at : at + SLOT] for at in range(0, len(value), SLOT)]
+    return [slot[4 : 4 + min(int.from_bytes(slot[:4], "little"), SLOT)] for slot in slots]
 
 
 def _body(family: int, value: bytes) -> str | None:

@@ -31,12 +31,17 @@ PLACES = {
     "run queue": "#EE6677",
     "fault": "#AA3377",
     "blocked: disk": "#CCBB44",
+    "blocked: memory": "#882255",
     "blocked: network": "#66CCEE",
+    "blocked: unix socket": "#44AA99",
+    "blocked: pipe": "#117733",
+    "blocked: message queue": "#999933",
     "blocked: lock": "#DDAA77",
+    "blocked: other": "#BFBFBF",
     "blocked: poll": "#C6D9EC",
     "blocked: child": "#D9D2E9",
+    "blocked: terminal": "#F0E0D0",
     "blocked: sleep": "#ECECEC",
-    "blocked: other": "#D5D5D5",
     "stopped": "#777777",
     "unknown": "#999999",
     "lost": "#000000",
@@ -132,7 +137,10 @@ def ledger_over_time(frame: pl.DataFrame) -> Figure:
         x: time since the start; y: threads, stacked by what they were doing on average. Waiting for events is left out where it
         would hide the rest: sleeping threads cost nothing.
     """
-    with figure_with_axes("What threads were doing, over time", "threads that sleep or wait for events are not drawn") as (figure, axes):
+    with figure_with_axes("What threads were doing, over time", "threads that sleep, or wait for events, a child or a terminal, are not drawn") as (
+        figure,
+        axes,
+    ):
         begins = np.sort(frame["begin"].unique().to_numpy())
         if not len(begins):
             say_nothing(axes, "no thread was on a CPU")
@@ -141,7 +149,7 @@ def ledger_over_time(frame: pl.DataFrame) -> Figure:
         scale, unit = time_unit(float(begins[-1] + width - begins[0]))
         edges = (np.append(begins, begins[-1] + width) - begins[0]) / scale
         base = np.zeros(len(begins))
-        hidden = ("blocked: sleep", "blocked: poll", "blocked: child", "blocked: other")
+        hidden = ("blocked: sleep", "blocked: poll", "blocked: child", "blocked: terminal")
         for place, colour in PLACES.items():
             rows = frame.filter(pl.col("what") == place)
             if place in hidden or not len(rows):

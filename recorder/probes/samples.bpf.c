@@ -8,11 +8,14 @@
 #define KERNEL_STACK_BYTES 504 /* 63 addresses */
 #define USER_STACK_BYTES 1016 /* 127: what the kernel keeps at most by default */
 #define TASK_DEAD_STATE 128
+#define NO_STACKS ~0ull /* --offcpu-stacks was not asked for */
 /* The program itself and what runs it. Where several programs hang on the tracepoint a frame of its own follows, which is
  * left to the analysis. */
 #define OFFCPU_SKIP 2
 
 static long (*get_stack)(u64 context, void *to, u32 size, u64 flags) = (void *)BPF_FUNC_get_stack;
+static long (*stack_of)(u64 task, void *to, u32 size, u64 flags) = (void *)BPF_FUNC_get_task_stack;
+static long (*read_user_of)(void *to, u32 size, u64 from, u64 task, u64 flags) = (void *)191; /* copy_from_user_task, since Linux 5.18 */
 
 struct sample {
   struct samples_record fixed;
@@ -112,6 +115,51 @@ PROBE(sched_switch) {
   if (duration < CONFIG->offcpu_min) return 0;
   off->sample.fixed.dur = duration;
   emit_sample(&off->sample, now);
+  return 0;
+}
+
+/* The stack of a thread's program, by its frame pointers. The kernel's own walk knows the current task alone. */
+INLINE u32 walk_program(u64 task, u64 *frames) {
+  u64 registers = task_registers(task);
+  if (!registers || !READ(u64, task, task_struct, mm)) return 0;
+#ifdef __TARGET_ARCH_arm64
+  frames[0] = READ(u64, registers, pt_regs, pc);
+  return sizeof(u64);
+#else
+  frames[0] = READ(u64, registers, pt_regs, ip);
+  u64 frame = READ(u64, registers, pt_regs, bp), pair[2];
+  u32 count = 1;
+  for (; count < USER_STACK_BYTES / sizeof(u64); count++) {
+    if (read_user_of(pair, sizeof(pair), frame, task, 0) || !pair[1]) break;
+    frames[count] = pair[1];
+    if (pair[0] <= frame) return (count + 1) * sizeof(u64);
+    frame = pair[0];
+  }
+  return count * sizeof(u64);
+#endif
+}
+
+/* Who slept already when the probes were attached: off its CPU from then on. */
+ITERATOR(samples_attach) {
+  u64 task = ctx[1];
+  if (CONFIG->offcpu_min == NO_STACKS || !task) return 0;
+  u32 state = READ(u32, task, task_struct, __state);
+  if (!state || state & TASK_DEAD_STATE || !is_recorded(task)) return 0;
+  struct samples_off *off = task_storage(MAP_samples_off, task, 0, CREATE);
+  if (!off || off->since) return 0; /* the probe has seen it since */
+  struct sample *sample = &off->sample;
+  s64 kernel = stack_of(task, sample->frames, KERNEL_STACK_BYTES, 0);
+  if (kernel < 0) kernel = 0;
+  u32 bytes = kernel;
+  ONE_REGISTER(bytes);
+  bytes &= 511;
+  sample->fixed.kernel_len = bytes;
+  sample->fixed.user_len = walk_program(task, (u64 *)((char *)sample->frames + bytes));
+  u64 now = now_ns();
+  describe_sample(sample, task, now, 0, SAMPLE_OFF, state);
+  *(volatile u64 *)&off->since = now;
+  /* It may have been woken meanwhile, and not have been met by the probe: then nothing is to be told of it. */
+  if (!*(volatile u32 *)ADDRESS(task, task_struct, __state)) *(volatile u64 *)&off->since = 0;
   return 0;
 }
 

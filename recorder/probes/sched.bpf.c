@@ -32,9 +32,14 @@ MAP(sched_state, TASK_STORAGE, u32, struct sched_state, 0)
 #define CONTEXT_HARD 2
 
 /* What runs in the place of the current task. The kernel's own count is not to be had where its data has no symbols. */
+#define SOFTIRQS 16 /* a power of two above the kernel's ten */
 struct interrupts {
   s32 hard;
   s32 soft;
+  u32 raised; /* kinds of soft interrupts that wait to be run, a bit each */
+  u32 reserved;
+  u64 working; /* who has asked for the soft interrupt that runs, as in raisers */
+  u64 raisers[SOFTIRQS]; /* thread, and its process in the upper half; 0: an interrupt, or not seen */
 };
 MAP(sched_interrupts, PERCPU_ARRAY, u32, struct interrupts, 1)
 
@@ -55,8 +60,37 @@ INLINE int count_interrupt(s32 hard, s32 soft) {
 
 PROBE(irq_handler_entry) { return count_interrupt(1, 0); }
 PROBE(irq_handler_exit) { return count_interrupt(-1, 0); }
-PROBE(softirq_entry) { return count_interrupt(0, 1); }
-PROBE(softirq_exit) { return count_interrupt(0, -1); }
+
+/* Of the soft interrupts for the network and for block devices, whoever asks for one has handed over what it is to do: a send
+ * over loopback is received in one, also where that runs later, in the place of another thread. Where an interrupt has asked for
+ * it, or several threads have before it ran, it is not known for whom it works. */
+#define HANDS_OVER (1u << 2 | 1u << 3 | 1u << 4) /* NET_TX, NET_RX, BLOCK in include/linux/interrupt.h */
+
+PROBE(softirq_raise) {
+  u32 kind = ctx[0] & (SOFTIRQS - 1), bit = 1u << kind;
+  struct interrupts *here = interrupts_here();
+  if (!here || !(bit & HANDS_OVER)) return 0;
+  u64 task = current_task();
+  u64 raiser = here->hard || here->soft ? 0 : READ(u32, task, task_struct, pid) | (u64)READ(u32, task, task_struct, tgid) << 32;
+  if (here->raised & bit && here->raisers[kind] != raiser) raiser = 0;
+  here->raised |= bit;
+  here->raisers[kind] = raiser;
+  return 0;
+}
+
+PROBE(softirq_entry) {
+  u32 kind = ctx[0] & (SOFTIRQS - 1), bit = 1u << kind;
+  struct interrupts *here = interrupts_here();
+  if (here) here->working = here->raised & bit ? here->raisers[kind] : 0;
+  if (here) here->raised &= ~bit;
+  return count_interrupt(0, 1);
+}
+
+PROBE(softirq_exit) {
+  struct interrupts *here = interrupts_here();
+  if (here) here->working = 0;
+  return count_interrupt(0, -1);
+}
 #ifndef __TARGET_ARCH_arm64
 PROBE(local_timer_entry) { return count_interrupt(1, 0); }
 PROBE(local_timer_exit) { return count_interrupt(-1, 0); }
@@ -126,6 +160,11 @@ PROBE(sched_waking) {
   state->waker_pid = READ(u32, waker, task_struct, tgid);
   struct interrupts *here = interrupts_here();
   state->context = here && here->hard ? CONTEXT_HARD : here && here->soft ? CONTEXT_SOFT : CONTEXT_TASK;
+  if (state->context == CONTEXT_SOFT && here->working) {
+    state->waker = here->working;
+    state->waker_pid = here->working >> 32;
+    state->context = CONTEXT_TASK;
+  }
   return 0;
 }
 
@@ -175,7 +214,7 @@ PROBE(sched_switch) {
   int leaves = is_recorded(prev), comes = is_recorded(next);
   if (!leaves && !comes) return 0;
   struct interrupts *here = interrupts_here();
-  if (here) here->hard = here->soft = 0; /* whatever was missed: nothing is scheduled in an interrupt */
+  if (here) here->hard = here->soft = here->working = 0; /* whatever was missed: nothing is scheduled in an interrupt */
   u64 now = now_ns();
   struct sched_state *state = leaves ? task_storage(MAP_sched_state, prev, 0, CREATE) : 0;
   if (state) {

@@ -157,7 +157,7 @@ INLINE int exit_without_entry(u64 task, struct task_state *state, u64 regs, s64 
   state->entered = at_attach ? attached : end;
 #ifdef TABLE_paths
   state->unread = 7;
-  if (!child && !at_attach && state->strings && !CONFIG->min_duration) strings_at_exit(task, state, state->strings, ret);
+  if (!child && !at_attach && state->strings && !many(state->strings) && !CONFIG->min_duration) strings_at_exit(task, state, state->strings, ret);
 #endif
   emit_syscall(task, state, ret, end, child ? KIND_CHILD : at_attach ? KIND_AT_ATTACH : KIND_INTERCEPTED);
 #ifdef TABLE_sockets

@@ -6,6 +6,7 @@
 
 #define DIRECTION_SEND 0
 #define DIRECTION_RECEIVE 1
+#define SOCK_STREAM 1
 
 /* Raw memory: the peer may go away at any time. */
 INLINE u64 unix_peer(u64 socket) {
@@ -65,6 +66,12 @@ INLINE int emit_transfer(u64 socket, s32 result, s32 flags, u8 direction) {
   record->direction = direction;
   FILL_ADDRESSES(record, socket);
   if (record->family == AF_UNIX) record->peer_low = unix_peer(socket);
+  if (!record->local_port && (record->family == AF_INET || record->family == AF_INET6) && record->type == SOCK_STREAM) {
+    /* A closed socket, of which only the error is fetched, has given its port back; this member keeps it. */
+    u16 port = 0;
+    read_kernel(&port, sizeof(port), ADDRESS(socket, inet_sock, inet_sport));
+    record->local_port = swap16(port);
+  }
   publish(counters);
   if (*interrupting) {
     counters->attempted += *interrupting;

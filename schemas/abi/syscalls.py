@@ -39,11 +39,12 @@ class StringArgument(NamedTuple):
 
     ``arg`` is its index. A ``path`` ends with NUL; a ``sockaddr_in`` is given with its length in argument ``length_arg``;
     a ``sockaddr_out`` is filled in by the kernel, which writes the length to where argument ``length_arg`` points; a
-    ``fds_out`` is filled in with two descriptors.
+    ``fds_out`` is filled in with two descriptors. A ``msg_in`` or ``msg_out`` is a struct msghdr whose address is given or filled
+    in, ``msgs_in`` and ``msgs_out`` are many, as many as argument ``length_arg`` says.
     """
 
     arg: int
-    kind: Literal["path", "sockaddr_in", "sockaddr_out", "fds_out"]
+    kind: Literal["path", "sockaddr_in", "sockaddr_out", "fds_out", "msg_in", "msg_out", "msgs_in", "msgs_out"]
     length_arg: int | None
 
 
@@ -141,7 +142,7 @@ def arity(abi: str, nr: int) -> int:
 
 
 def strings(abi: str, nr: int) -> tuple[StringArgument, ...]:
-    """Return the arguments of a system call that point at file names, socket addresses and pairs of descriptors, at most 3."""
+    """Return the arguments of a system call that point at file names, socket addresses, messages and pairs of descriptors, at most 3."""
     found = []
     types = [argument.type for argument in signature(abi, nr) or ()]
     for index, kind in enumerate(types):
@@ -151,8 +152,10 @@ def strings(abi: str, nr: int) -> tuple[StringArgument, ...]:
             found.append(StringArgument(index, "sockaddr_in", types.index("addrlen")))
         elif kind == "sockaddr_out":
             found.append(StringArgument(index, "sockaddr_out", types.index("addrlen_ptr")))
-        elif kind == "fds_out":
-            found.append(StringArgument(index, "fds_out", None))
+        elif kind in ("fds_out", "msg_in", "msg_out"):
+            found.append(StringArgument(index, kind, None))  # type: ignore[arg-type]
+        elif kind in ("msgs_in", "msgs_out"):
+            found.append(StringArgument(index, kind, index + 1))  # type: ignore[arg-type]
     return tuple(found[:STRINGS_LIMIT])
 
 

@@ -7,7 +7,7 @@ TABLE = Table(
     name="samples",
     version="1.0",
     doc=(
-        "One row per stack: of a recorded thread that a timer found on a CPU (`--profile`), or that blocked and came back (`--offcpu-stacks`). "
+        "One row per stack: of a recorded thread that a timer found on a CPU (`--profile`), or that blocked (`--offcpu-stacks`). "
         "The stacks lie in the rows themselves, where nothing can collide and a recovered ring has them; Parquet keeps each distinct one once."
     ),
     default=False,
@@ -16,7 +16,7 @@ TABLE = Table(
     interrupts=True,
     cost="13 us a sample, the timer's interrupt included (0.13 % at --profile 99); 1.6 us each time that a thread blocks (--offcpu-stacks)",
     columns=(
-        ts("when the timer fired (kind 0), or the thread left the CPU"),
+        ts("when the timer fired (kind 0), or the thread left the CPU; when the probes were attached, if it slept already"),
         Column(
             "dur", "i64", "time off the CPU, waiting for one included; 0 for kind 0, of which each row stands for 1/--profile s", "ns", "sched_switch"
         ),

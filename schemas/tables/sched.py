@@ -46,9 +46,10 @@ TABLE = Table(
         Column(
             "context",
             "i8",
-            "what the wake-up came from: the waker itself, or an interrupt that came while the waker ran (a softirq may work for it, or for another)",
+            "what the wake-up came from: the waker itself (also through a softirq for network or block that it alone had asked for), or an interrupt"
+            " that came while the waker ran (then a softirq may work for it, or for another)",
             "",
-            "irq_handler, softirq, local_timer, call_function: entry and exit",
+            "irq_handler, softirq, local_timer, call_function: entry and exit; softirq_raise",
             {0: "task", 1: "softirq", 2: "hardirq"},
         ),
         Column("preempt", "i8", "1 if the CPU was taken away inside of the kernel: runnable, whatever state says", "", "sched_switch"),

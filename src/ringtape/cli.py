@@ -24,17 +24,18 @@ FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb that was found: where it lies, and its first sentence (read without importing it)."""
+    """A verb that was found, and where it lies."""
 
     name: str
     module: str
-    summary: str
+    path: Path
     load: Callable[[argparse.ArgumentParser], Callable[[argparse.Namespace], int]]
 
-
-def _summary(path: Path) -> str:
-    docstring = ast.get_docstring(ast.parse(path.read_bytes())) or ""
-    return docstring.partition("\n")[0].rstrip(".")
+    @property
+    def summary(self) -> str:
+        """Its first sentence, read without importing it."""
+        docstring = ast.get_docstring(ast.parse(self.path.read_bytes())) or ""
+        return docstring.partition("\n")[0].rstrip(".")
 
 
 def _command(module: str) -> Callable[[argparse.ArgumentParser], Callable[[argparse.Namespace], int]]:
@@ -64,9 +65,9 @@ def verbs() -> dict[str, Verb]:
         for layer in ("recorder", "analysis"):
             for path in sorted((PACKAGE / layer / "commands").glob("[a-z]*.py")):
                 module = f"ringtape.{layer}.commands.{path.stem}"
-                yield Verb(path.stem.replace("_", "-"), module, _summary(path), _command(module))
+                yield Verb(path.stem.replace("_", "-"), module, path, _command(module))
         for path in sorted((PACKAGE / "analysis" / "analyses").glob("[a-z]*.py")):
-            yield Verb(path.stem.replace("_", "-"), f"ringtape.analysis.analyses.{path.stem}", _summary(path), _analysis(path.stem))
+            yield Verb(path.stem.replace("_", "-"), f"ringtape.analysis.analyses.{path.stem}", path, _analysis(path.stem))
 
     return {verb.name: verb for verb in found()}
 

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from ringtape.analysis.decode.calls import ARGV, CHILD, DESCRIPTORS, NO_RETURN, PATH, SOCKADDR, UNFINISHED, Text, call, result
+from ringtape.analysis.decode.calls import ADDRESSES, ARGV, CHILD, DESCRIPTORS, NO_RETURN, PATH, SOCKADDR, UNFINISHED, Text, call, result
 from ringtape.analysis.decode.events import event
 from ringtape.analysis.decode.lines import json_string, plain
 from ringtape.analysis.decode.sockaddr import sockaddr
@@ -168,6 +168,17 @@ def test_process_events(row: dict[str, object], expected: str) -> None:
 def test_strings_in_json_keep_every_byte() -> None:
     assert json_string("caf\u00e9 \\x41\n".encode()) == {"value": "caf\u00e9 \\x41\n"}
     assert json_string(b"\xff\\") == {"value": "\\xff\\\\", "hex": "ff5c"}
+
+
+def test_messages_show_the_addresses_that_were_recorded() -> None:
+    where = struct.pack("<HHI", 2, 0x3500, 0x0100007F) + bytes(8)
+    text = '{sa_family=AF_INET, sin_port=htons(53), sin_addr=inet_addr("127.0.0.1")}'
+    args = [3, 0x1000, 2, 0, 0, 0]
+    assert call("x86_64", number("x86_64", "sendmsg"), args, {1: Text(SOCKADDR, where)}) == f"sendmsg(3, {{msg_name={text}, ...}}, MSG_PEEK)"
+    many = struct.pack("<I", 16) + where.ljust(28, b"\0") + bytes(32)
+    shown = call("x86_64", number("x86_64", "sendmmsg"), args, {1: Text(ADDRESSES, many, True)})
+    assert shown == f"sendmmsg(3, [{{msg_hdr={{msg_name={text}, ...}}, ...}}, {{msg_hdr={{msg_name=NULL, ...}}, ...}}, ...], 2, 0)"
+    assert call("x86_64", number("x86_64", "sendmsg"), args) == "sendmsg(3, 0x1000, MSG_PEEK)"
 
 
 def test_descriptors_that_a_call_gave_back_stand_in_brackets():

@@ -149,6 +149,18 @@ def test_relative_paths_are_taken_from_the_working_folder_where_it_is_known(tmp_
     assert found["/etc/y"]["errnos"] == "ENOENT 1"
 
 
+def test_two_dots_are_resolved_from_a_folder_that_the_kernel_has_named_and_from_no_other(tmp_path):
+    story = Story().had(CWD, b"/srv/app/build")
+    story.open(b"../src/a.h", 3).open(b"./../../lib//b.h", 4).open(b"../../../../etc/c", 5).open(b"src/../d", 6)
+    story.call("chdir", 0x1000, path=b"../src/").open(b"../src/e", 7)  # src may be a link
+    story.call("chdir", 0x1000, path=b"/srv/app/build").call("chdir", 0x1000, path=b"..").open(b"f", 8).open(b"../g", 9)
+    story.call("chdir", 0x1000, path=b"../../..").open(b"h", 10)
+    assert set(story.result(tmp_path)) == {
+        "/srv/app/src/a.h", "/srv/lib/b.h", "/etc/c", "/srv/app/build/src/../d",
+        "/srv/app/src", "/srv/app/src/../src/e", "/srv/app/build", "/srv/app", "/srv/app/f", "/srv/g", "/", "/h",
+    }  # fmt: skip
+
+
 def test_threads_share_their_working_folder_unless_told_otherwise(tmp_path):
     story = Story().fork(100, 100, 101, 0x10F00).call("chdir", 0x1000, path=b"/a", tid=101).call("stat", 0x1000, path=b"x")
     story.call("unshare", 0x200).call("chdir", 0x1000, path=b"/b", tid=101).call("stat", 0x1000, path=b"y")

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,24 +137,41 @@ def test_a_header_with_an_impossible_name_for_a_table_is_refused(lying: Path, na
         open_trace(lying)
 
 
+FACTS = {"header": ("host", "options", "rings"), "footer": ("cost", "exit_status", "filtered")}
+"""What is shown and not calculated with: these are tried alone by ``info``, and studied all at once."""
+
+
+def changed(lines: list[dict[str, Any]], ways: Iterable[tuple[Any, ...]], value: Any) -> list[dict[str, Any]]:
+    """Return the lines with other numbers in these places."""
+    lines = copy.deepcopy(lines)
+    for way in ways:
+        inside: Any = lines
+        for key in way[:-1]:
+            inside = inside[key]
+        inside[way[-1]] = value
+    return lines
+
+
 def test_every_number_of_a_manifest_may_be_anything(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = lines_of(trace)
+    ways = [(at, *way) for at, line in enumerate(good) for way in places(line) if line.get("table", "syscalls") == "syscalls"]
     read = drawn = 0
-    for at, line in enumerate(good):
-        for way in places(line) if line.get("table", "syscalls") == "syscalls" else ():
-            for value in NUMBERS:
-                bad = copy.deepcopy(good)
-                inside: Any = bad[at]
-                for key in way[:-1]:
-                    inside = inside[key]
-                inside[way[-1]] = value
-                forge(trace, bad)
-                if cli.main(["info", str(trace)]) != 0:
-                    continue
-                read += 1
+    for value in NUMBERS:
+        facts = []
+        for way in ways:
+            bad = changed(good, [way], value)
+            forge(trace, bad)
+            if cli.main(["info", str(trace)]) != 0:
+                continue
+            read += 1
+            if way[1] in FACTS.get(good[way[0]]["type"], ()):
+                facts.append(way)
+            elif bad != good:
                 study(trace, capsys)
-                if way[-1] in ("attached_at", "detached_at") and value in (0, 1 << 62):
-                    drawn += bool(pictures.draw(open_trace(trace)))
+            if way[-1] in ("attached_at", "detached_at") and value in (0, 1 << 62):
+                drawn += bool(pictures.draw(open_trace(trace)))
+        forge(trace, changed(good, facts, value))
+        study(trace, capsys)
     forge(trace, good)
     assert read > 50, "most numbers were refused: nothing was tried"
     assert drawn == 4
@@ -173,8 +190,6 @@ def test_every_number_of_a_row_may_be_the_least_that_there_is(tmp_path: Path, ca
     }
     for column in table(name).columns:
         if column.name == "ts" or column.type not in BITS:  # a manifest with such a time is refused
-            continue
-        if (name, column.name) == ("losses", "count"):  # analysis/ledger.py: as many unlocated losses do not fit into 64 bits
             continue
         least = {column.name: -(1 << BITS[column.type])}
         seq = {"seq": 0} if table(name).origin == "ring" and column.name != "seq" else {}

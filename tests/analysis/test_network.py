@@ -307,6 +307,41 @@ def test_datagrams_by_peer_errors_and_drops(folder):
     ]
 
 
+def batch(*addresses):
+    return b"".join(struct.pack("<I", len(address)) + address.ljust(28, b"\0") for address in addresses)
+
+
+MESSAGES = (sockaddr(THERE, 1), sockaddr(THERE, 2), b"", sockaddr(THERE, 1))
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_each_message_of_a_call_for_many_has_its_own_peer_unless_transfers_were_lost(folder, lost):
+    same = batch(*[sockaddr(THERE, 7)] * 3)
+    trace = ringtape.open(
+        make(
+            folder,
+            processes=PROCESSES,
+            transfers=[
+                *(datagram(110 + at, 10**at, call=T0 + 100) for at in range(4)),
+                *(datagram(210 + at, 5, RECEIVE, call=T0 + 200) for at in range(3)),
+                datagram(310, 70, RECEIVE, call=T0 + 300),  # recvmsg
+            ],
+            paths=[
+                {"ts": T0 + 100, "pid": 10, "nr": 307, "kind": 3, "arg": 1, "value": batch(*MESSAGES)},
+                {"ts": T0 + 200, "pid": 10, "nr": 299, "kind": 3, "arg": 1, "value": same},
+                {"ts": T0 + 300, "pid": 10, "nr": 47, "kind": 1, "arg": 1, "value": sockaddr(THERE, 8)},
+            ],
+            footer={"lost": {"transfers": lost}},
+        )
+    )
+    found = {row["endpoint"]: (row["bytes_sent"], row["bytes_received"]) for row in udp(trace).to_dicts()}
+    certain = {"10.0.0.2:7": (0, 15), "10.0.0.2:8": (0, 70)}
+    if lost:
+        assert found == {**certain, None: (1111, 0)}
+    else:
+        assert found == {**certain, "10.0.0.2:1": (1001, 0), "10.0.0.2:2": (10, 0), None: (100, 0)}
+
+
 def test_without_the_table_sockets_drops_are_not_known(folder):
     tables = {"processes": "1.0", "transfers": "1.0"}
     trace = ringtape.open(make(folder, header={"tables": tables}, processes=PROCESSES, transfers=[datagram(1, 5)]))

@@ -121,7 +121,7 @@ def test_the_five_things(trace):
     assert frame["rank"].to_list() == [1, 2, 3, 4, 5, None]
     assert frame["time"].to_list()[:3] == [345, 100, 50]
     assert "computed" in frame["what"][0]
-    assert "blocked in read (disk, 1 times, the longest 100 ns)" in frame["what"][1]
+    assert "blocked in read (disk, once)" in frame["what"][1]
     assert frame["time"][5] == 30
 
 
@@ -138,6 +138,14 @@ def test_a_number_that_is_used_again_is_another_thread(tmp_path):
     rows = [stay(10, 0, 0, 50, 0, DEAD), stay(10, 0, 200, 50, 0, SLEEP), stay(10, 1, 400, 10, 0, DEAD)]
     trace = ringtape.open(make(tmp_path / "c.trace", sched=rows, processes=[born(10, 0), born(10, 190)]))
     assert lives(trace, stays(trace)).select(pl.col("begin") - T0, pl.col("end") - T0).rows() == [(0, 50), (200, 410)]
+
+
+def test_processes_under_one_number_keep_their_own_names(tmp_path):
+    rows = [stay(10, 0, 0, 50, 0, DEAD), stay(10, 0, 500, 30, 0, DEAD), stay(11, 0, 510, 5, 0, DEAD)]
+    lived = [born(10, 0), born(10, 499) | {"comm": b"other", "start": T0 + 499}, born(11, 505) | {"comm": b"thread", "start": T0 + 499}]
+    trace = ringtape.open(make(tmp_path / "r.trace", sched=rows, syscalls=[], processes=lived))
+    assert ledger(trace).select("process", "command", "time").rows() == [(10, "prog", 50), (10, "other", 35)]
+    assert cpu(trace).select("command", "time").rows() == [("prog", 50), ("other", 35)]
 
 
 def test_time_on_a_cpu_while_calls_were_lost_there_is_unknown(tmp_path):

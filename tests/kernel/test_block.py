@@ -90,6 +90,18 @@ compile.read_kernel_types = without
 """
 
 
+DYING = """
+import os
+from ringtape.recorder import recover
+drop = recover.drop
+def then_die(owner):
+    drop(owner)
+    from ringtape.recorder.pump import Pump
+    Pump.close_trace = lambda *arguments, **options: os.kill(os.getpid(), 9)
+recover.drop = then_die
+"""
+
+
 @pytest.mark.parametrize("action", ["read", "write"])
 def test_requests_and_bytes_are_those_of_the_program_and_of_diskstats(record, programs, disk, action):
     before = disk.counts()
@@ -379,6 +391,33 @@ def test_a_recorder_that_is_killed_loses_no_request_that_had_ended(start, progra
     trace.check_books()
     trace.check_no_pins()
     assert counted(of(trace, disk)) == expected
+
+
+def test_requests_in_flight_when_the_recorder_is_killed_have_a_row_each_however_often_recovery_is_cut_short(start, writer, still, tmp_path):
+    disk, freezer = still
+    recorder = start(*BLOCK, "--pid", str(writer.pid)).wait_until_recording()
+    order(writer, 4)
+    wait_for(lambda: disk.counts().writes >= 4 and disk.in_flight == 0, "four are written")
+    freezer.freeze()
+    order(writer, 5)
+    wait_for(lambda: disk.in_flight == 5, "five writes are at the device")
+    recorder.process.kill()
+    recorder.process.wait()
+    # Killed when everything is sealed and the footer is not written.
+    for _ in range(2):
+        assert ringtape("recover", recorder.path, prefix=wrapped(tmp_path, DYING)).status == -signal.SIGKILL
+    assert ringtape("recover", recorder.path).status == 0
+    trace = Trace(recorder.path)
+    assert trace.state == "recovered"
+    trace.check_books()
+    trace.check_no_pins()
+    rows = of(trace, disk)
+    assert len(done(rows, WRITE)) == 4
+    rows = [row for row in rows if row["kind"] != COMPLETE]
+    assert [(row["kind"], row["operation"], row["bytes"], row["seq"], row["service"]) for row in rows] == [(UNFINISHED, WRITE, 4096, -1, -1)] * 5
+    assert {row["pid"] for row in rows} == {writer.pid}
+    assert all(row["dur"] >= 0 and row["ts"] + row["dur"] <= trace.footer.detached_at for row in rows)
+    assert ringtape("verify", recorder.path).status == 0
 
 
 def test_the_clock_of_the_table_is_that_of_the_program(record, programs, disk):

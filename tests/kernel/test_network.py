@@ -1,5 +1,6 @@
 """Connections and transfers are recorded as the programs themselves, the kernel's counters and the other end know them."""
 
+import json
 import os
 import re
 import shutil
@@ -95,8 +96,13 @@ def test_a_reset_shows_on_both_sides(record):
     done = record(*NETWORK, "--", *words("reset"))
     facts = said(done.stdout)
     assert facts["error"] == ECONNRESET
-    found = lives(done.trace.check())
+    trace = done.trace.check()
+    found = lives(trace)
     closer, other = found[facts["closer"]["socket"]], found[facts["other"]["socket"]]
+    # The receive that is told of the reset finds a closed socket, whose port is given back.
+    told = [row for row in trace.rows("transfers") if row["socket"] == facts["other"]["socket"]]
+    assert [(row["result"], row["local_port"]) for row in told] == [(10, other[0]["local_port"]), (-ECONNRESET, other[0]["local_port"])]
+    assert other[0]["local_port"] > 0
     assert path(closer) == ["SYN_SENT", "ESTABLISHED", "CLOSE"]
     assert [row["kind"] for row in closer].count(KINDS["reset sent"]) == 1
     assert path(other) == ["ESTABLISHED", "CLOSE"]
@@ -214,6 +220,21 @@ def test_datagrams_and_unix_sockets_by_bytes(record):
             assert call.ret == row["result"] or call.ret < 0
     named = {(row["tid"], row["ts"]): row["value"] for row in trace.rows("paths") if row["kind"] == 1}
     assert {named[row["tid"], row["call"]][2:4] for row in of(first, SEND)} == {facts["udp"][1][2].to_bytes(2, "big")}
+
+
+def test_messages_have_their_peers_one_by_one(record, programs):
+    done = record(*NETWORK, "--", programs("messages"))
+    done.trace.check()
+    expected = []
+    for line in done.stdout.decode().splitlines():
+        family, sender, receiver, count, size = map(int, line.split())
+        host = "127.0.0.1" if family == socket.AF_INET else "[::1]"
+        expected.append((f"{host}:{sender}", f"{host}:{receiver}", count, size, 0, 0))
+        expected.append((f"{host}:{receiver}", f"{host}:{sender}", 0, 0, count, size))
+    assert len(expected) == 24
+    found = ringtape("udp", "--format", "json", done.path)
+    names = ("local", "endpoint", "datagrams_sent", "bytes_sent", "datagrams_received", "bytes_received")
+    assert sorted(tuple(row[name] for name in names) for row in json.loads(found.stdout)) == sorted(expected)
 
 
 def test_dropped_datagrams_are_as_many_as_did_not_arrive(record):

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import polars as pl
@@ -139,6 +140,42 @@ def test_a_sleep_that_goes_on_when_recording_ends_has_its_stack(start, programs)
     assert last.height == 1
     assert last["seq"].to_list() == [-1]
     assert functions(trace, of="offcpu")["nap_for_ever"]["count"] == 1
+    done.trace.check_books()
+
+
+def asleep(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+@pytest.mark.parametrize("target", ["pid", "all"])
+def test_a_sleep_that_began_before_the_recording_has_its_stack(start, programs, target):
+    with subprocess.Popen([programs("stacks"), "wait", "0"], stdout=subprocess.PIPE) as sleeper:
+        wait_for(lambda: asleep(sleeper.pid), "it sleeps")
+        recorder = start(*LEAN, "--offcpu-stacks", *(["--pid", str(sleeper.pid)] if target == "pid" else ["--all"])).wait_until_recording()
+        done = recorder.stop()
+        sleeper.kill()
+    trace = ringtape.open(done.path)
+    mine = trace.samples.filter(pl.col("pid") == sleeper.pid).collect()
+    assert mine.select("kind", pl.col("state") & 0xFF, "seq").rows() == [(2, 1, -1)]  # above these the kernel has flags
+    assert mine["ts"][0] + mine["dur"][0] >= trace.span[1] - 1 * MS
+    assert mine["dur"][0] > 0
+    found = functions(trace.process(sleeper.pid), of="offcpu")
+    assert found["nap_for_ever"]["count"] == found["main"]["count"] == 1
+    assert "do_syscall_64_[k]" in found
+    done.trace.check_books()
+
+
+def test_a_sleep_that_began_before_the_recording_is_told_when_it_ends(start, programs):
+    with subprocess.Popen([programs("stacks"), "wait", "0"], stdout=subprocess.PIPE) as sleeper:
+        wait_for(lambda: asleep(sleeper.pid), "it sleeps")
+        recorder = start(*LEAN, "--offcpu-stacks", "--pid", str(sleeper.pid)).wait_until_recording()
+        sleeper.send_signal(signal.SIGSTOP)  # wakes it into another sleep
+        wait_for(lambda: not asleep(sleeper.pid), "it is stopped")
+        done = recorder.stop()
+        sleeper.kill()
+    rows = ringtape.open(done.path).samples.sort("ts").select("kind", pl.col("state") & 0xFF).collect().rows()
+    assert rows[0] == (1, 1)
+    assert rows[-1][0] == 2
     done.trace.check_books()
 
 

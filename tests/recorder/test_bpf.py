@@ -117,6 +117,13 @@ def test_an_element_that_is_not_there_is_none_and_any_other_failure_is_not(monke
         one.lookup(bytes(4))
 
 
+def test_room_that_is_too_small_for_a_value_is_refused_before_the_kernel_writes_beyond_it(monkeypatch):
+    kernel = Kernel(monkeypatch)
+    with pytest.raises(ValueError, match="16 bytes for a value of 24 in map status"):
+        Map("status", 7, MapType.ARRAY, 4, 24, 1).lookup(bytes(4), 16)
+    assert kernel.calls == []
+
+
 def test_keys_end_after_as_many_as_a_map_can_hold_even_if_it_changes_all_the_while(monkeypatch):
     Kernel(monkeypatch, *[0] * 100)
     assert len(Map("m", 7, MapType.HASH, 4, 8, 5).keys()) <= 6

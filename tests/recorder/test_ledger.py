@@ -50,7 +50,7 @@ class Kernel:
         assert size == LOSS.itemsize * self.cpus
         return self.hash[key].tobytes()
 
-    def ledger(self, began=0):
+    def ledger(self, began=0, numbers=None):
         class Cells:
             def __init__(self, cells):
                 self.cells = cells
@@ -61,7 +61,14 @@ class Kernel:
         for name, cells in self.cells.items():
             counters[name] = Counters.__new__(Counters)
             counters[name].cells = cells
-        return Ledger(self, counters, self.cpus, began)
+        return Ledger(self, counters, self.cpus, began, list(tables()) if numbers is None else numbers)
+
+
+def test_a_key_that_names_no_table_is_an_error_that_names_it():
+    kernel = Kernel()
+    kernel.lose(100)
+    with pytest.raises(RecordingError, match=f"table {SYSCALLS} of 2"):
+        kernel.ledger(numbers=["block", "events"]).rows(200)
 
 
 def told(rows, *names):

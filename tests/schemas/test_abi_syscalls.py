@@ -15,7 +15,22 @@ from ringtape.schemas.errors import RingtapeError, UsageError
 TRACEFS = Path("/sys/kernel/tracing/events/syscalls")
 HEADERS = Path("/usr/include/x86_64-linux-gnu/asm")
 ABIS = ("x86_64", "i386", "x32", "arm64")
-POINTERS = {"path", "str", "buf", "ptr", "iovec", "timespec", "sockaddr_in", "sockaddr_out", "addrlen_ptr", "fds_out"}
+POINTERS = {
+    "path",
+    "str",
+    "buf",
+    "ptr",
+    "iovec",
+    "timespec",
+    "sockaddr_in",
+    "sockaddr_out",
+    "addrlen_ptr",
+    "fds_out",
+    "msg_in",
+    "msg_out",
+    "msgs_in",
+    "msgs_out",
+}
 # Names of the function in the kernel where they differ from the name in the table.
 KERNEL_NAMES = {"stat": "newstat", "fstat": "newfstat", "lstat": "newlstat", "uname": "newuname", "sendfile": "sendfile64", "umount2": "umount"}
 
@@ -167,6 +182,10 @@ def test_strings_are_the_paths_and_socket_addresses_of_a_call() -> None:
     assert of("recvfrom") == [(4, "sockaddr_out", 5)]
     assert of("pipe2") == of("pipe", "i386") == [(0, "fds_out", None)]
     assert of("socketpair") == [(3, "fds_out", None)]
+    assert of("sendmsg") == [(1, "msg_in", None)]
+    assert of("recvmsg", "i386") == [(1, "msg_out", None)]
+    assert of("sendmmsg") == [(1, "msgs_in", 2)]
+    assert of("recvmmsg") == of("recvmmsg_time64", "i386") == [(1, "msgs_out", 2)]
     assert of("read") == []
 
 
