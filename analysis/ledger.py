@@ -8,7 +8,7 @@ from ringtape.analysis.naming import syscall_name
 from ringtape.analysis.trace import Trace
 
 FOREVER = (1 << 63) - 1
-RING_FULL, NO_STORAGE = 0, 1
+RING_FULL, NO_STORAGE, ELSEWHERE = 0, 1, 4
 NO_RETURN, AT_ATTACH, UNFINISHED, CHILD = 1, 2, 3, 4
 CLONES = ("clone", "clone3", "fork", "vfork")
 EXITS = ("exit", "exit_group")
@@ -35,11 +35,12 @@ def lost_calls(trace: Trace) -> pl.DataFrame:
     Notes
     -----
     Bucket b of the ledger holds durations from 2**b to 2**(b+1) - 1, bucket 0 those of 0 and 1 ns. Calls for which the
-    kernel had no task storage (cause 1) were counted at entry: nothing is known of their durations.
+    kernel had no task storage (cause 1) were counted at entry, and those that another tool lost (cause 4) were not seen by ringtape:
+    nothing is known of their durations.
     """
     empty = pl.DataFrame(schema=SCHEMA)
     if "losses" in trace.tables:
-        query = trace.scan("losses").filter(pl.col("table") == "syscalls", pl.col("cause").is_in([RING_FULL, NO_STORAGE]))
+        query = trace.scan("losses").filter(pl.col("table") == "syscalls", pl.col("cause").is_in([RING_FULL, NO_STORAGE, ELSEWHERE]))
         # Of what was lost across an edge of the window, or by which process, nothing is known: it may lie in it or not.
         inside = trace.narrowing.certain()
         number = pl.when(inside).then(pl.col("nr")).otherwise(-1).cast(pl.Int32).alias("nr")
@@ -57,7 +58,7 @@ def lost_calls(trace: Trace) -> pl.DataFrame:
             pl.when(timed).then(edge - 1 + edge).otherwise(FOREVER).alias("high"),
             (timed & (bucket == 0) & syscall_name().is_in(CLONES)).fill_null(False).alias("child"),
         )
-        ringed = int(rows.filter(timed)["count"].sum())
+        ringed = int(rows.filter(pl.col("cause") != NO_STORAGE)["count"].sum())
     else:
         frame, ringed = empty, 0
     unlocated = min(trace.lost().get("syscalls", 0) - ringed, FOREVER)

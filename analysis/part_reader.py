@@ -110,7 +110,7 @@ class _Findings:
         if self.table.name == "losses":
             for name in sorted(set(rows["table"].unique().to_pylist()) - {*self._header.tables}):
                 self._say(f"losses of {name!r:.60}, a table that the header does not name")
-            full = rows.filter(pc.equal(rows["cause"], 0)).select(["table", "cpu", "count"])
+            full = rows.filter(pc.is_in(rows["cause"], pa.array([0, 4], pa.int8()))).select(["table", "cpu", "count"])
             self.ledger += [[row["table"], row["cpu"], row["count"]] for row in full.to_pylist()]
 
     def _within(self, rows: pa.Table, ts: Ints) -> None:

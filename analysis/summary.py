@@ -42,7 +42,7 @@ def options(folder: TraceFolder) -> str:
             shown.append("ring size " + ", ".join(f"{table} {format_size(size)}" for table, size in value.items() if isinstance(size, int)))
         elif name == "min_duration" and isinstance(value, int) and value:
             shown.append(f"min duration {format_duration(value)}")
-        elif value not in (None, [], {}, False, "", 0):
+        elif name != "remarks" and value not in (None, [], {}, False, "", 0):
             shown.append(name.replace("_", " ") + ("" if value is True else f" {_plain(value)}"))
     return escape("; ".join(shown))
 
@@ -65,6 +65,8 @@ def span(folder: TraceFolder) -> tuple[int, int | None]:
 def wall(folder: TraceFolder, mono: int) -> str:
     """Return a CLOCK_MONOTONIC time in ns as UTC, by the clocks of the header."""
     clock = folder.header.clock
+    if clock.wall == 0:
+        return "at a time that is not known"  # imported from a tool that does not tell it
     try:
         return datetime.fromtimestamp((clock.wall + mono - clock.mono) / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, ValueError, OSError):
@@ -90,6 +92,9 @@ def facts(folder: TraceFolder) -> Iterator[tuple[str, str]]:
     chosen = options(folder)
     if chosen:
         yield "options", chosen
+    remarks = header.options.get("remarks")
+    for remark in remarks if isinstance(remarks, list) else ():
+        yield "remark", escape(str(remark))
     if header.events:
         yield "events", escape(_events(list(header.events)))
     yield "tools", escape(", ".join(f"{name} {version}" for name, version in header.tools.items()))

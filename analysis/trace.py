@@ -375,8 +375,8 @@ class Trace:
         lost = lost_records(self.folder)
         if not self.narrowing.in_time or not lost or "losses" not in self.tables:
             return lost
-        counted = self.scan("losses").filter(pl.col("cause").is_in([0, 1])).group_by("table").agg(pl.col("count").sum())
-        whole = self.whole.scan("losses").filter(pl.col("cause").is_in([0, 1])).group_by("table").agg(pl.col("count").sum())
+        counted = self.scan("losses").filter(pl.col("cause").is_in([0, 1, 4])).group_by("table").agg(pl.col("count").sum())
+        whole = self.whole.scan("losses").filter(pl.col("cause").is_in([0, 1, 4])).group_by("table").agg(pl.col("count").sum())
         here, everywhere = dict(self.collect(counted).iter_rows()), dict(self.collect(whole).iter_rows())
         found = {table: here.get(table, 0) + max(0, count - everywhere.get(table, 0)) for table, count in lost.items()}
         return {table: count for table, count in found.items() if count}

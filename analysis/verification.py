@@ -80,6 +80,8 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         result.notes.append(f"{folder.state}: there is no footer, so totals and unread rings cannot be checked")
     if folder.manifest.cut:
         result.notes.append(f"{FILE}: the last line was cut off and counts as absent")
+    if (source := folder.header.options.get("source")) is not None:
+        result.notes.append(f"imported from {str(source)[:40]}: nothing numbered its calls, so that only known losses can be checked")
     if not folder.manifest.parts:
         result.notes.append("there is no part: nothing but the manifest was checked")
     result.problems += _strangers(folder)

@@ -1,5 +1,1 @@
-"""Recordings of other tools become traces: one module per source, found by being here.
-
-A source has ``SUMMARY`` (one sentence), ``fits(lines)`` (whether the first lines look like it) and ``read(lines, rows, abi)``,
-which gives its rows to a `rows.Rows`.
-"""
+"""Recordings of other tools become trace folders: one file per source in `sources`, and one writer for all of them."""

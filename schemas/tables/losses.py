@@ -5,7 +5,7 @@ from ringtape.schemas.table import Table
 
 TABLE = Table(
     name="losses",
-    version="1.1",
+    version="1.2",
     doc="One row per table, CPU, cause, system call and duration bucket in which records were lost between two looks at the ledger.",
     origin="recorder",
     columns=(
@@ -23,7 +23,7 @@ TABLE = Table(
             "why",
             "",
             "probe",
-            {0: "ring full", 1: "no task storage", 2: "string unreadable", 3: "probe skipped"},
+            {0: "ring full", 1: "no task storage", 2: "string unreadable", 3: "probe skipped", 4: "lost by the tool it was imported from"},
         ),
         Column("table", "text", "table whose records were lost"),
     ),
