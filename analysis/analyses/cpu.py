@@ -56,6 +56,14 @@ def cpu(trace: Trace, *, by: By = "process", cpus: bool = False) -> pl.DataFrame
     -----
     A switch is voluntary if the thread was not runnable when it left, as the kernel counts ``nvcsw`` and ``nivcsw``. Of a stay
     that an edge of the window cuts, the same share of its ``time`` counts as of what it ``occupied``.
+
+    Examples
+    --------
+    >>> import ringtape
+    >>> from ringtape.analysis.analyses.cpu import cpu
+    >>> trace = ringtape.open("datasets/families.trace")
+    >>> cpu(trace, by="command").select("command", "stays", "voluntary").rows()[:2]
+    [('python3', 1575, 921), ('gzip', 11, 4)]
     """
     rows = in_window(trace, stays(trace))
     threads = lives(trace, rows)

@@ -39,6 +39,14 @@ def hot(trace: Trace, *, of: Of = "cpu") -> pl.DataFrame:
     -------
     DataFrame
         One row per function, by self time, longest first.
+
+    Examples
+    --------
+    >>> import ringtape
+    >>> from ringtape.analysis.analyses.hot import hot
+    >>> trace = ringtape.open("datasets/families.trace")
+    >>> hot(trace).columns[:2], len(hot(trace)) > 10
+    (['function', 'module'], True)
     """
     found = stacks(trace, of)
     whole = int(found.groups["time"].sum())

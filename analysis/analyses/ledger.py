@@ -61,6 +61,14 @@ def ledger(trace: Trace, *, by: By = "process") -> pl.DataFrame:
     call waits for is told by the call or by its descriptor, followed from its making (see the analysis ``files``); ``disk`` is any other
     uninterruptible wait of a call that names a file, ``other`` what neither tells: a FIFO opened by its path, say. Pipes are known
     if the table ``paths`` was recorded; a socket whose making was not is ``network``, whatever its family.
+
+    Examples
+    --------
+    >>> import ringtape
+    >>> from ringtape.analysis.analyses.ledger import ledger
+    >>> trace = ringtape.open("datasets/families.trace")
+    >>> ledger(trace, by="command").select("command", "where", "syscall", "reason").rows()[:2]
+    [('python3', 'blocked', 'poll', 'poll'), ('python3', 'blocked', 'futex', 'lock')]
     """
     found = TimeLedger(trace)
     keys = KEYS[by]

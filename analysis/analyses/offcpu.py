@@ -60,6 +60,14 @@ def offcpu(trace: Trace, *, by: By = "process") -> pl.DataFrame:
     Notes
     -----
     A call is the one that the thread was in when it left the CPU. Quantiles are order statistics, as in the analysis ``latency``.
+
+    Examples
+    --------
+    >>> import ringtape
+    >>> from ringtape.analysis.analyses.offcpu import offcpu
+    >>> trace = ringtape.open("datasets/families.trace")
+    >>> offcpu(trace, by="command").select("command", "syscall", "reason", "count").rows()[:2]
+    [('sh', 'wait4', 'child', 4), ('python3', 'poll', 'poll', 21)]
     """
     rows = stays(trace)
     threads = lives(trace, rows)

@@ -60,6 +60,14 @@ def runq_latency(trace: Trace, *, by: By = "process") -> pl.DataFrame:
     -----
     A wait lasts from the wake-up (``sched_waking``), or from the moment at which the CPU was taken away, to the moment at which
     the thread is put on a CPU again; quantiles are order statistics, as in the analysis ``latency``.
+
+    Examples
+    --------
+    >>> import ringtape
+    >>> from ringtape.analysis.analyses.runq_latency import runq_latency
+    >>> trace = ringtape.open("datasets/families.trace")
+    >>> runq_latency(trace, by="command").select("command", "waits", "woken").rows()[:2]
+    [('python3', 1575, 921), ('gzip', 11, 4)]
     """
     rows = stays(trace)
     threads = lives(trace, rows)

@@ -43,6 +43,14 @@ def timeline(trace: Trace) -> pl.DataFrame:
     ------
     RingtapeError
         If the table ``sched`` was not recorded.
+
+    Examples
+    --------
+    >>> import ringtape
+    >>> from ringtape.analysis.analyses.timeline import timeline
+    >>> trace = ringtape.open("datasets/families.trace")
+    >>> timeline(trace).select("command", "what").rows()[:3]
+    [('sh', 'on CPU'), ('sh', 'uninterruptible'), ('sh', 'run queue')]
     """
     rows = stays(trace)
     threads = lives(trace, rows)

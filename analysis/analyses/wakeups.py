@@ -67,6 +67,14 @@ def wakeups(trace: Trace, *, by: By = "process") -> pl.DataFrame:
     it ends at a thread that was awake all the time, that is not recorded, or at an interrupt. A soft interrupt for the network or a
     block device counts as the doing of the thread that alone had asked for it: who sends over loopback wakes who receives.
     ``(softirq)`` stands behind the thread in whose place one ran of which that is not known.
+
+    Examples
+    --------
+    >>> import ringtape
+    >>> from ringtape.analysis.analyses.wakeups import wakeups
+    >>> trace = ringtape.open("datasets/families.trace")
+    >>> wakeups(trace, by="command").select("waker", "woken", "wakeups").rows()[:2]
+    [('python3', 'sh', 2), ('python3', 'python3', 659)]
     """
     rows = stays(trace)
     threads = lives(trace, rows)

@@ -49,6 +49,14 @@ def where(trace: Trace) -> pl.DataFrame:
     -----
     The rows are those of the analysis ``ledger`` by command, with most time first. Waiting for events, for a time, for a child or for
     somebody to type is what a server or a shell is made for: it is summed up apart.
+
+    Examples
+    --------
+    >>> import ringtape
+    >>> from ringtape.analysis.analyses.where import where
+    >>> trace = ringtape.open("datasets/families.trace")
+    >>> where(trace)["what"][0]
+    'python3 was blocked in futex (lock, 650 times, the longest 493 ms)'
     """
     entries = ledger(trace, by="command")
     idle = (pl.col("where") == "blocked") & pl.col("reason").is_in(IDLE)

@@ -16,8 +16,9 @@ import ringtape
 from ringtape.analysis.analyses.latency import pictures
 from ringtape.analysis.comparison.compare import compare
 from ringtape.analysis.comparison.shift import shift
-from ringtape.analysis.pictures import draw, encoded, fit
+from ringtape.analysis.pictures import draw
 from ringtape.analysis.plots.comparison import forest, shift_plot
+from ringtape.analysis.plots.output import encoded, fit
 from ringtape.analysis.plots.style import SIZE
 from ringtape.cli import main
 from tests.factory import T0, make
