@@ -18,6 +18,7 @@ from ringtape.schemas.errors import UsageError
 
 P = ParamSpec("P")
 Narrows = Literal["time", "process"]
+Placed = bool | Literal["page", "small"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Analysis:
     tables: tuple[str, ...]
     columns: tuple[Result, ...]
     groups: tuple[Result, ...]
-    section: bool
+    section: Placed
     free: bool = False
     narrows: tuple[Narrows, ...] = ("time", "process")
 
@@ -93,7 +94,7 @@ def analysis(
     tables: Sequence[str],
     columns: Sequence[Result],
     groups: Sequence[Result] = (),
-    section: bool = True,
+    section: Placed = True,
     free: bool = False,
     narrows: Sequence[Narrows] = ("time", "process"),
 ) -> Callable[[Callable[Concatenate[Trace, P], pl.DataFrame]], Callable[Concatenate[Trace | Runs, P], pl.DataFrame]]:
@@ -107,8 +108,9 @@ def analysis(
         Columns of its result, in order; they are the same when the trace is empty.
     groups : sequence of Result
         Columns from which its argument ``by`` chooses.
-    section : bool
-        Whether the report shows it.
+    section : bool, "page" or "small"
+        Whether the report shows it. For what takes much longer than a count: "page", only the report's page; "small", the page,
+        and the report of traces of up to a million calls.
     free : bool
         Whether its result may have columns that are not declared, which stay as they are.
     narrows : sequence of {"time", "process"}

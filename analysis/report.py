@@ -13,6 +13,8 @@ from ringtape.analysis.verb import flags
 from ringtape.schemas.escape import escape
 
 FIRST = ("where", "ledger", "processes", "syscall_mix", "latency", "errors", "files", "cpu")
+SMALL = 1_000_000
+"""Calls up to which the report also shows what takes long for many."""
 LAST = ("loss", "overhead_self")
 """First and last sections of the report; other analyses stand between them by name."""
 
@@ -40,7 +42,7 @@ class Report:
     untold: tuple[str, ...]
 
 
-def make(trace: Trace, top: int | None = 20) -> Report:
+def make(trace: Trace, top: int | None = 20, page: bool = False) -> Report:
     """Run every analysis that the report shows.
 
     Parameters
@@ -49,13 +51,20 @@ def make(trace: Trace, top: int | None = 20) -> Report:
         The recording; analyses whose tables were not recorded are named at the end instead.
     top : int or None
         Lines of each table; None for all.
+    page : bool
+        Whether it is for the page, which shows what takes longer as well.
 
     Returns
     -------
     Report
         Facts and sections as text.
     """
-    every = {name: analysis for name, analysis in registry.every().items() if analysis.section}
+    small = "syscalls" not in trace.tables or trace.rows("syscalls") <= SMALL
+    every = {
+        name: analysis
+        for name, analysis in registry.every().items()
+        if analysis.section is True or (page and analysis.section) or (small and analysis.section == "small")
+    }
     between = [name for name in every if name not in FIRST + LAST]
     names = [name for name in (*FIRST, *between, *LAST) if name in every]
     absent: dict[str, list[str]] = {}
@@ -65,6 +74,9 @@ def make(trace: Trace, top: int | None = 20) -> Report:
     told = [every[name] for name in names if set(every[name].tables) <= set(trace.tables)]
     sections = tuple(_section(trace, analysis, top) for analysis in told)
     untold = tuple(f"not told: {', '.join(found)}: the table {table} was not recorded (--tables {table})" for table, found in sorted(absent.items()))
+    if not (small or page):
+        left_out = [name.replace("_", "-") for name, analysis in registry.every().items() if analysis.section == "small"]
+        untold += (f"not told of more than {SMALL:,} calls, as it takes long: {', '.join(left_out)}; the verb tells it, and --html",)
     return Report(escape(str(trace.path)), str(trace.path), tuple(facts(trace.folder)), Cells(*size_cells(trace.folder)), sections, untold)
 
 

@@ -40,6 +40,7 @@ COLUMNS = (
 
 
 @analysis(
+    section="page",
     tables=("syscalls",),
     groups=GROUPS,
     columns=COLUMNS,

@@ -30,6 +30,7 @@ _COUNTS = ("calls", "time", "read_time", "write_time", "opens", "reads", "writes
 
 
 @analysis(
+    section="small",
     narrows=(),
     tables=("syscalls", "paths", "processes"),
     groups=GROUPS,

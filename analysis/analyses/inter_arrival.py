@@ -41,7 +41,7 @@ def _columns() -> list[Result]:
     return columns
 
 
-@analysis(tables=("syscalls",), groups=GROUPS, columns=_columns())
+@analysis(section="page", tables=("syscalls",), groups=GROUPS, columns=_columns())
 def inter_arrival(trace: Trace, *, by: By | Sequence[By] = "syscall", syscall: str | None = None) -> pl.DataFrame:
     """Tell how long it is from one call to the next of the same group.
 

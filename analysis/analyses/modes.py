@@ -24,6 +24,7 @@ LEAST = 0.01
 
 
 @analysis(
+    section="page",
     tables=("syscalls",),
     groups=GROUPS,
     columns=(

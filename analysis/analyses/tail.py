@@ -31,6 +31,7 @@ def _share(name: str, part: str) -> list[Result]:
 
 
 @analysis(
+    section="page",
     tables=("syscalls",),
     groups=GROUPS,
     columns=(

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         if form not in ("png", "svg", "pdf"):
             raise UsageError(f"--forms names {form!r}", "the forms are png, svg and pdf")
     trace = open_trace(args.trace)
-    content = report.make(trace, args.top or None)
+    content = report.make(trace, args.top or None, page=args.html is not None)
     if args.html is None:
         report.show(content)
     if args.pictures is not None or args.html is not None:

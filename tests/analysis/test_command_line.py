@@ -47,7 +47,7 @@ def test_the_report_holds_every_section_and_no_control_character(path: Path) -> 
     assert (done.returncode, done.stderr) == (0, "")
     assert not CONTROLS.search(done.stdout)
     for analysis in registry.every().values():
-        assert not analysis.section or analysis.summary in " ".join(done.stdout.split())
+        assert analysis.section not in (True, "small") or analysis.summary in " ".join(done.stdout.split())
     assert "SIGSEGV" in done.stdout
     assert "18 of syscalls" in done.stdout
 
@@ -222,3 +222,11 @@ def test_verify_of_a_trace_without_parts_says_what_was_checked(folder: Path) -> 
     assert done.returncode == 0
     assert "note: there is no part: nothing but the manifest was checked" in done.stdout
     assert done.stdout.endswith("0 parts, 0 rows checked: nothing is wrong with the manifest\n")
+
+
+def test_the_report_of_very_many_calls_leaves_out_what_takes_long_and_says_so(path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    assert cli.main(["report", str(path)]) == 0
+    assert "more than" not in capsys.readouterr().out
+    monkeypatch.setattr("ringtape.analysis.report.SMALL", 1)
+    assert cli.main(["report", str(path)]) == 0
+    assert "not told of more than 1 calls, as it takes long: files" in capsys.readouterr().out
