@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import ringtape
 from ringtape.analysis import tails
 from ringtape.analysis.analyses.tail import pictures, tail
+from ringtape.schemas.table import tables
 from tests.factory import make
 
 READ, WRITE = 0, 1
@@ -72,7 +73,7 @@ def test_without_losses_all_is_as_in_plain_python(rows: list[dict[str, Any]]) ->
 def test_under_losses_intervals_hold_the_truth(rows: list[dict[str, Any]], spared: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         # Without the table of processes any lost call may have been cut short.
-        more = {"header": {"tables": {"syscalls": "1.1", "losses": "1.1"}}} if spared else {"processes": []}
+        more = {"header": {"tables": {name: tables()[name].version for name in ("syscalls", "losses")}}} if spared else {"processes": []}
         trace = opened(Path(folder) / "t", rows, **more)
         for by, key in (("syscall", "nr"), ("process", "pid")):
             truth: dict[int, list[int]] = defaultdict(list)
