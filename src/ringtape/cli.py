@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import io
 import os
 import signal
@@ -34,8 +33,9 @@ class Verb:
     @property
     def summary(self) -> str:
         """Its first sentence, read without importing it."""
-        docstring = ast.get_docstring(ast.parse(self.path.read_bytes())) or ""
-        return docstring.partition("\n")[0].rstrip(".")
+        # The first line of a file is that of its docstring. To parse all of fifty files takes longer than anything else here.
+        with open(self.path, encoding="utf-8") as file:
+            return file.readline().strip().lstrip("r").strip('"').rstrip(".")
 
 
 def _command(module: str) -> Callable[[argparse.ArgumentParser], Callable[[argparse.Namespace], int]]:
