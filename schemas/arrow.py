@@ -16,6 +16,7 @@ ARROW_TYPES: Final[dict[ColumnType, pa.DataType]] = {
     "i16": pa.int16(),
     "i32": pa.int32(),
     "i64": pa.int64(),
+    "f64": pa.float64(),
     "comm": pa.binary(),
     "bytes": pa.binary(),
     "text": pa.string(),
@@ -33,7 +34,7 @@ def arrow_field(column: Column) -> pa.Field:
         metadata["source"] = column.source
     if column.values:
         metadata["values"] = json.dumps({str(code): meaning for code, meaning in column.values.items()})
-    return pa.field(column.name, ARROW_TYPES[column.type], nullable=False, metadata=metadata)
+    return pa.field(column.name, ARROW_TYPES[column.type], nullable=column.optional, metadata=metadata)
 
 
 @cache

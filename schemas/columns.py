@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-ColumnType = Literal["i8", "i16", "i32", "i64", "comm", "bytes", "text"]
+ColumnType = Literal["i8", "i16", "i32", "i64", "f64", "comm", "bytes", "text"]
 """Integers are signed everywhere: unsigned ones wrap in polars, raise in DuckDB and cannot be read by Spark.
 
 ``comm`` is the kernel's 16-byte command name, ``bytes`` a string of any length exactly as the kernel had it, ``text``
-a string that ringtape itself wrote (UTF-8).
+a string that ringtape itself wrote (UTF-8). ``f64`` is for figures that other programs print, in results of studies: no probe has any.
 """
 
 C_TYPES: Mapping[ColumnType, str] = {"i8": "s8", "i16": "s16", "i32": "s32", "i64": "s64"}
@@ -37,6 +37,8 @@ class Column:
         The meaning of each code, for columns that hold codes.
     encoding : {"dictionary", "delta"}
         Parquet encoding; ``delta`` is DELTA_BINARY_PACKED, which pays for columns that grow from row to row.
+    optional : bool
+        Whether a value may be missing (null). Never in a trace.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Column:
     source: str = ""
     values: Mapping[int, str] = field(default_factory=dict, hash=False)
     encoding: Literal["dictionary", "delta"] = "dictionary"
+    optional: bool = False
 
     @property
     def in_tail(self) -> bool:

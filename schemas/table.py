@@ -27,8 +27,8 @@ class Table:
         One sentence: one row per what.
     columns : tuple of Column
         Fixed columns widest first, so that the C record has no holes; then the ``bytes`` columns.
-    origin : {"ring", "recorder"}
-        Whether the kernel's ring or the recorder itself writes the rows.
+    origin : {"ring", "recorder", "study"}
+        Whether the kernel's ring, the recorder itself or the runner of studies writes the rows.
     default : bool
         Whether a recording holds the table unless told otherwise.
     ring_size : int
@@ -48,7 +48,7 @@ class Table:
     version: str
     doc: str
     columns: tuple[Column, ...]
-    origin: Literal["ring", "recorder"] = "ring"
+    origin: Literal["ring", "recorder", "study"] = "ring"
     default: bool = True
     ring_size: int = 0
     needs: tuple[str, ...] = ()

@@ -1,0 +1,50 @@
+"""ringtape itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from ringtape.analysis.runs import open_trace
+from ringtape.analysis.studies.treatments import Outcome, Tally, Tool
+from ringtape.schemas.table import tables
+
+_CODE = "import sys; from ringtape.cli import main; sys.exit(main())"
+_BYTES = ("read", "write", "pread64", "pwrite64", "readv", "writev", "sendto", "recvfrom", "sendfile", "copy_file_range", "splice")
+
+
+def _wrap(options: Sequence[str], output: Path, command: Sequence[str]) -> list[str]:
+    # By the interpreter that runs this: the ringtape that is studied is the one that studies.
+    return [sys.executable, "-c", _CODE, "record", "-q", "-o", str(output), *options, "--", *command]
+
+
+def _outcome(output: Path) -> Outcome:
+    trace = open_trace(output)
+    calls: dict[str, Tally] = {}
+    if "syscalls" in trace.tables:
+        failed = pl.col("ret").is_between(-4095, -1)
+        moved = pl.when(pl.col("syscall").cast(pl.String).is_in(_BYTES)).then(pl.col("ret").clip(0))
+        found = trace.collect(
+            trace.syscalls.group_by(pl.col("syscall").cast(pl.String)).agg(
+                count=pl.len(), errors=failed.sum(), time=pl.col("dur").clip(0).sum(), bytes=moved.sum()
+            )
+        )
+        calls = {
+            name: Tally(count, errors, time, moved if name in _BYTES else None)
+            for name, count, errors, time, moved in found.select("syscall", "count", "errors", "time", "bytes").iter_rows()
+        }
+    events = sum(trace.rows(name) for name in trace.tables if name in tables() and tables()[name].origin == "ring")
+    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    return Outcome(events, sum(trace.lost().values()), size, calls)
+
+
+def _missing() -> str | None:
+    said = subprocess.run([sys.executable, "-c", _CODE, "doctor", "--quiet"], capture_output=True, text=True, check=False)
+    return said.stdout.strip() or None if said.returncode else None
+
+
+TOOL = Tool("ringtape", "ringtape record, with any of its options.", _wrap, _outcome, _missing)
