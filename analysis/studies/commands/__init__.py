@@ -1,0 +1,1 @@
+"""The verbs of `ringtape study`: one file per verb, found by being there."""
