@@ -71,8 +71,11 @@ class _Tracks:
 
 
 def _memory(trace: Trace, packets: Packets, threads: Threads, tracks: _Tracks) -> Iterator[bytes]:
-    wanted = trace.scan("memory").filter(pl.col("kind") == 0, pl.col("pid") > 0).select("ts", "pid", *RESIDENT)
-    for batch in batches(trace, wanted):
+
+    def wanted(since: int | None, until: int | None) -> pl.LazyFrame:
+        return trace.scan("memory", since, until).filter(pl.col("kind") == 0, pl.col("pid") > 0).select("ts", "pid", *RESIDENT)
+
+    for batch in batches(trace, "memory", wanted):
         for (pid,), rows in batch.group_by("pid", maintain_order=True):
             parent = int(threads.process(np.array([pid]))[0])
             for column, name in RESIDENT.items():
@@ -115,7 +118,10 @@ def _disk(name: object) -> str:
 
 def _depth(trace: Trace, packets: Packets, tracks: _Tracks) -> Iterator[bytes]:
     """Yield how many requests each disk's driver had at every change."""
-    done = trace.scan("block").filter(pl.col("issue") >= 0, pl.col("service") >= 0).select("ts", "disk", "issue", "service")
+
+    def done(since: int | None, until: int | None) -> pl.LazyFrame:
+        return trace.scan("block", since, until).filter(pl.col("issue") >= 0, pl.col("service") >= 0).select("ts", "disk", "issue", "service")
+
     waiting: dict[bytes, tuple[Ints, Ints]] = {}
     levels: dict[bytes, int] = {}
     none = np.empty(0, np.int64)
@@ -133,7 +139,7 @@ def _depth(trace: Trace, packets: Packets, tracks: _Tracks) -> Iterator[bytes]:
         number, described = tracks.of(0, f"{_disk(disk)}: requests in the driver", COUNT_UNIT)
         return described + packets.counters(ts[:cut][last], number, level[last])
 
-    for batch in batches(trace, done):
+    for batch in batches(trace, "block", done):
         until = int(batch["ts"][-1])
         for (disk,), rows in batch.group_by("disk", maintain_order=True):
             begin = (rows["ts"] + rows["issue"]).to_numpy()

@@ -35,7 +35,7 @@ def cpus(trace: Trace, packets: Packets, threads: Threads) -> Iterator[bytes]:
     """Yield switches, wake-ups and flows. Where no recorded thread was on a CPU, it is shown as idle."""
     pending: dict[int, dict[str, Any]] = {}
     flows = 1
-    for batch in batches(trace, trace.scan("sched").select(pl.col(COLUMNS).cast(pl.Int64))):
+    for batch in batches(trace, "sched", lambda since, until: trace.scan("sched", since, until).select(pl.col(COLUMNS).cast(pl.Int64))):
         columns = {name: batch[name].to_numpy() for name in COLUMNS}
         stays = ~np.isin(columns["kind"], (WAITING, BLOCKED))
         for cpu in np.unique(columns["cpu"]).tolist():

@@ -114,9 +114,12 @@ def calls(trace: Trace, packets: Packets, threads: Threads) -> Iterator[bytes]:
     """Yield the calls: slices named as the call, with return value, error and arguments; the return in a new thread is an instant."""
     names = _Names(packets, trace.header.abi)
     kinds = declared("syscalls").column("kind").values
-    frame = decoded(trace.scan("syscalls"), declared("syscalls"), trace.header.abi, trace.commands)
-    wanted = frame.select("ts", "dur", "ret", *ARGS, "pid", "tid", "nr", "abi", "kind", "cpu", "errno", is_error().alias("failed"))
-    for batch in batches(trace, wanted):
+
+    def wanted(since: int | None, until: int | None) -> pl.LazyFrame:
+        frame = decoded(trace.scan("syscalls", since, until), declared("syscalls"), trace.header.abi, trace.commands)
+        return frame.select("ts", "dur", "ret", *ARGS, "pid", "tid", "nr", "abi", "kind", "cpu", "errno", is_error().alias("failed"))
+
+    for batch in batches(trace, "syscalls", wanted):
         ts, dur, ret, kind = (batch[name].to_numpy().astype(np.int64) for name in ("ts", "dur", "ret", "kind"))
         told = names.of(batch["abi"].to_numpy(), batch["nr"].to_numpy())
         categories = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import polars as pl
 
@@ -20,9 +21,9 @@ def rows(trace: Trace, table: str) -> Iterator[pl.DataFrame]:
     RingtapeError
         If it was not recorded.
     """
-    frame = trace.event(table) if ":" in table else trace.frame(table)
-    yield trace.collect(frame.head(0))
-    yield from batches(trace, frame)
+    read, stored = (partial(trace.event, table), "events") if ":" in table else (partial(trace.frame, table), table)
+    yield trace.collect(read().head(0))
+    yield from batches(trace, stored, read)
 
 
 def texts(frame: pl.DataFrame, text: Callable[[bytes], str]) -> pl.DataFrame:

@@ -60,7 +60,6 @@ def write(trace: Trace, file: IO[bytes], choices: Choices) -> list[str]:  # noqa
         event = {"name": f"lost: {escape(row['table'])}", "ph": "i", "s": "g", "pid": 0, "tid": 0, "ts": (row["until"] - begin) / 1000, "args": args}
         file.write((("" if first else ",\n") + json.dumps(event)).encode())
         first = False
-    frame = decoded(trace.scan("syscalls"), declared("syscalls"), trace.header.abi, trace.commands)
     kind = pl.col("kind")
     phase = pl.when(kind == UNFINISHED).then(pl.lit("B")).when(kind == CHILD).then(pl.lit("i")).otherwise(pl.lit("X"))
     more = (
@@ -78,7 +77,12 @@ def write(trace: Trace, file: IO[bytes], choices: Choices) -> list[str]:  # noqa
         pl.lit('", "ts": '), _microseconds(pl.col("ts") - begin), more, pl.lit(', "pid": '), "pid", pl.lit(', "tid": '), "tid",
         pl.lit(', "args": {"ret": "'), "ret", pl.lit('"'), errno, *arguments, pl.lit("}}"),
     )  # fmt: skip
-    for batch in batches(trace, frame.select(line.alias("line"))):
+
+    def lines(since: int | None, until: int | None) -> pl.LazyFrame:
+        frame = decoded(trace.scan("syscalls", since, until), declared("syscalls"), trace.header.abi, trace.commands)
+        return frame.sort("ts", maintain_order=True).select(line.alias("line"))
+
+    for batch in batches(trace, "syscalls", lines):
         file.write((("" if first else ",\n") + ",\n".join(batch["line"])).encode())
         first = False
     file.write(b"\n]}\n")
