@@ -314,7 +314,7 @@ class _Single:
             one.truth = parse_truth(output)
         if self._treatment.tool != "none":
             try:
-                one.outcome = self._tool.outcome(self._output)
+                one.outcome = self._tool.outcome(self._output, self._workload.truth or self._study.keep != "nothing")
             except (RingtapeError, OSError) as error:
                 one.end, one.message = TOOL_FAILED, f"what {self._treatment.name} wrote cannot be read: {error}".splitlines()[0]
 

@@ -59,7 +59,8 @@ class Tool:
         ``(options, output, command)`` to the argument list that runs the command under the tool; what the tool writes goes to
         files at or in ``output``, a path that does not exist yet, and whose folder does.
     outcome : callable
-        ``(output)`` to `Outcome`, from what the tool left there. Raises RingtapeError where that cannot be read.
+        ``(output, detailed)`` to `Outcome`, from what the tool left there; calls by name only if detailed. Raises RingtapeError
+        where it cannot be read.
     missing : callable
         ``()`` to the sentence that says why the tool does not run on this machine; None where it does.
     environment : mapping of str to str
@@ -69,7 +70,7 @@ class Tool:
     name: str
     summary: str
     wrap: Callable[[Sequence[str], Path, Sequence[str]], list[str]]
-    outcome: Callable[[Path], Outcome]
+    outcome: Callable[[Path, bool], Outcome]
     missing: Callable[[], str | None]
     environment: Mapping[str, str] = field(default_factory=dict)
 

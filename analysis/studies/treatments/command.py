@@ -18,7 +18,7 @@ def _wrap(options: Sequence[str], output: Path, command: Sequence[str]) -> list[
     return line if "{command}" in options else [*line, *command]
 
 
-def _outcome(output: Path) -> Outcome:
+def _outcome(output: Path, detailed: bool) -> Outcome:  # noqa: ARG001
     files = [output] if output.is_file() else sorted(output.rglob("*"))
     return Outcome(bytes=sum(path.stat().st_size for path in files if path.is_file()))
 

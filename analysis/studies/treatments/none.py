@@ -12,4 +12,4 @@ def _wrap(options: Sequence[str], output: Path, command: Sequence[str]) -> list[
     return list(command)
 
 
-TOOL = Tool("none", "The workload alone.", _wrap, lambda _: Outcome(), lambda: None)
+TOOL = Tool("none", "The workload alone.", _wrap, lambda _output, _detailed: Outcome(), lambda: None)

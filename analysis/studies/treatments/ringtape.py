@@ -10,11 +10,11 @@ from pathlib import Path
 import polars as pl
 
 from ringtape.analysis.runs import open_trace
+from ringtape.analysis.studies.tallying import BYTES
 from ringtape.analysis.studies.treatments import Outcome, Tally, Tool
 from ringtape.schemas.table import tables
 
 _CODE = "import sys; from ringtape.cli import main; sys.exit(main())"
-_BYTES = ("read", "write", "pread64", "pwrite64", "readv", "writev", "sendto", "recvfrom", "sendfile", "copy_file_range", "splice")
 
 
 def _wrap(options: Sequence[str], output: Path, command: Sequence[str]) -> list[str]:
@@ -22,19 +22,19 @@ def _wrap(options: Sequence[str], output: Path, command: Sequence[str]) -> list[
     return [sys.executable, "-c", _CODE, "record", "-q", "-o", str(output), *options, "--", *command]
 
 
-def _outcome(output: Path) -> Outcome:
+def _outcome(output: Path, detailed: bool) -> Outcome:
     trace = open_trace(output)
     calls: dict[str, Tally] = {}
-    if "syscalls" in trace.tables:
+    if detailed and "syscalls" in trace.tables:
         failed = pl.col("ret").is_between(-4095, -1)
-        moved = pl.when(pl.col("syscall").cast(pl.String).is_in(_BYTES)).then(pl.col("ret").clip(0))
+        moved = pl.when(pl.col("syscall").cast(pl.String).is_in(BYTES)).then(pl.col("ret").clip(0))
         found = trace.collect(
             trace.syscalls.group_by(pl.col("syscall").cast(pl.String)).agg(
                 count=pl.len(), errors=failed.sum(), time=pl.col("dur").clip(0).sum(), bytes=moved.sum()
             )
         )
         calls = {
-            name: Tally(count, errors, time, moved if name in _BYTES else None)
+            name: Tally(count, errors, time, moved if name in BYTES else None)
             for name, count, errors, time, moved in found.select("syscall", "count", "errors", "time", "bytes").iter_rows()
         }
     events = sum(trace.rows(name) for name in trace.tables if name in tables() and tables()[name].origin == "ring")

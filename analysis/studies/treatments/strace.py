@@ -1,0 +1,38 @@
+"""strace: stops every traced thread twice at each call, and writes a line of text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ringtape.analysis.studies.tallying import Tallies, lines
+from ringtape.analysis.studies.treatments import Outcome, Tool, needs
+
+_BEGUN = re.compile(rb"(?:\d+ +)?(?:(<\.\.\. )(\w+) resumed>|(\w+)\()")
+# The last result in the line: strings in the arguments may hold anything but a line's end.
+_ENDED = re.compile(rb".*\)\s+= (?:(-?\d+)|(0x[0-9a-f]+)|\?)(?: (E[A-Z][A-Z0-9_]*))?(?: \([^()]*\))?(?: <(\d+\.\d+)>)?\s*\Z", re.DOTALL)
+
+
+def _wrap(options: Sequence[str], output: Path, command: Sequence[str]) -> list[str]:
+    return ["strace", "-f", "-T", "-o", str(output), *options, "--", *command]
+
+
+def _outcome(output: Path, detailed: bool) -> Outcome:
+    tallies = Tallies()
+    for line in lines(output):
+        if not (begun := _BEGUN.match(line)):
+            continue  # a signal, an exit, the rest of a line that was cut
+        name = begun[2] or begun[3]
+        if not begun[1]:
+            tallies.begin(name)
+        if ended := _ENDED.match(line, begun.end()):
+            result = int(ended[1]) if ended[1] else int(ended[2], 16) if ended[2] else None
+            whole, _, part = (ended[4] or b"0.0").partition(b".")
+            # strace shows -1 and the name of the error; a call that will be restarted (ERESTARTSYS ...) has none yet.
+            tallies.end(name, -1 if ended[3] and ended[1] else result, int(whole) * 1_000_000_000 + int(part.ljust(9, b"0")[:9]))
+    # It stops the traced program for every call: there is nothing that it could lose.
+    return Outcome(tallies.count, 0, output.stat().st_size, tallies.calls() if detailed else {})
+
+
+TOOL = Tool("strace", "strace -f -T -o FILE: a line per call, with its duration.", _wrap, _outcome, needs("strace", "strace"))
