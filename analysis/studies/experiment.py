@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ from ringtape.schemas.studies import CALLS, RUNS
 
 GIVE_UP = 2
 """After so many failed runs in a row a treatment is not run any more with that workload."""
-Runner = Callable[[Study, Workload, Treatment, Path | None], Run]
+_PREFIX = "ringtape-"
+Runner = Callable[[Study, Workload, Treatment, Path | None, Path], Run]
+PLACE = "temporary"
+"""File that names the folder in which runs are made, so that what a killed session left there is removed by the next one."""
 
 
 class Watcher(Protocol):
@@ -138,6 +142,7 @@ class _Experiment:
         self._runs: list[Mapping[str, Any]] = []
         self._calls: list[Mapping[str, Any]] = []
         self._failures: dict[tuple[str, str], int] = {}
+        self._place = folder
         self._workloads = {workload.name: workload for workload in study.workloads}
         self._treatments = {treatment.name: treatment for treatment in study.treatments}
 
@@ -177,10 +182,13 @@ class _Experiment:
             new.replace(path)
 
         note()
+        self._place = _place(self._folder)
         try:
             for block in left:
                 self._block(block, without)
         finally:
+            remove(self._place)
+            (self._folder / PLACE).unlink()
             session["after"] = fingerprint(programs)
             note()
 
@@ -214,7 +222,7 @@ class _Experiment:
             suffix = ".trace" if self._treatments[step.treatment].tool == "ringtape" else ""
             keep = self._folder / TRACES / f"{number:05}-{block.workload}-{step.treatment}{suffix}".replace(" ", "_")
             remove(keep)
-        one = self._runner(self._study, self._workloads[block.workload], self._treatments[step.treatment], keep)
+        one = self._runner(self._study, self._workloads[block.workload], self._treatments[step.treatment], keep, self._place)
         self._count_failure(block.workload, step.treatment, one.end)
         if self._watcher:
             self._watcher.ran(block, step, one)
@@ -246,6 +254,20 @@ class _Experiment:
                     self._calls.extend(rows)
         write(self._folder / f"{CALLS.name}.parquet", CALLS, self._calls)
         write(self._folder / f"{RUNS.name}.parquet", RUNS, self._runs)
+
+
+def _place(folder: Path) -> Path:
+    """Make the folder for the runs of a session, and remove that of the session before, if it was killed."""
+    file = folder / PLACE
+    if file.exists():
+        last = Path(file.read_text(encoding="utf-8"))
+        # The file may come from anyone: only what this would have made, and is ours, is removed.
+        if last.parent == Path(tempfile.gettempdir()) and last.name.startswith(_PREFIX) and last.is_dir() and last.lstat().st_uid == os.geteuid():
+            remove(last)
+    place = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    place.chmod(0o711)
+    file.write_text(str(place), encoding="utf-8")
+    return place
 
 
 def remove(path: Path) -> None:

@@ -53,8 +53,12 @@ class Launcher:
 
     def start(self, command: list[str], out: int) -> int:
         """Start a program in a process group of its own, as the user."""
+        executed, executing = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid:
+            os.close(executing)
+            os.read(executed, 1)  # ends when the program is executed: before that a signal to its group would find none
+            os.close(executed)
             self.running.append(pid)
             return pid
         try:

@@ -57,7 +57,7 @@ class Run:
     disturbance: Disturbance = field(default_factory=lambda: Disturbance(0.0, 0.0, 0.0))
 
 
-def run(study: Study, workload: Workload, treatment: Treatment, keep: Path | None = None) -> Run:
+def run(study: Study, workload: Workload, treatment: Treatment, keep: Path | None = None, place: Path | None = None) -> Run:
     """Run a workload once.
 
     Parameters
@@ -66,6 +66,8 @@ def run(study: Study, workload: Workload, treatment: Treatment, keep: Path | Non
         What, and under what.
     keep : Path, optional
         Where to leave what the tool wrote; it is deleted otherwise.
+    place : Path, optional
+        Folder in which that of the run is made; the one for temporary files otherwise.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def run(study: Study, workload: Workload, treatment: Treatment, keep: Path | Non
         If the user of the workload does not exist, or may not be taken on.
     """
     user = _user(workload)
-    with _scratch(user) as scratch, _orphans_ended():
+    with _scratch(user, place) as scratch, _orphans_ended():
         return _Single(study, workload, treatment, user, scratch).run(keep)
 
 
@@ -119,10 +121,10 @@ def _user(workload: Workload) -> _User:
 
 
 @contextmanager
-def _scratch(user: _User) -> Iterator[Path]:
+def _scratch(user: _User, place: Path | None) -> Iterator[Path]:
     """Make a folder for one run, with one in it that is the user's."""
     # Short: the path of a Unix socket in it has at most 107 bytes.
-    path = Path(tempfile.mkdtemp(prefix="study-"))
+    path = Path(tempfile.mkdtemp(prefix="study-", dir=place))
     try:
         path.chmod(0o711)
         (path / "folder").mkdir(mode=0o700)
@@ -315,8 +317,21 @@ class _Single:
         if self._treatment.tool != "none":
             try:
                 one.outcome = self._tool.outcome(self._output, self._workload.truth or self._study.keep != "nothing")
+                _check(one.outcome)
             except (RingtapeError, OSError) as error:
-                one.end, one.message = TOOL_FAILED, f"what {self._treatment.name} wrote cannot be read: {error}".splitlines()[0]
+                one.end, one.message, one.outcome = (
+                    TOOL_FAILED,
+                    f"what {self._treatment.name} wrote cannot be read: {error}".splitlines()[0],
+                    Outcome(),
+                )
+
+
+def _check(outcome: Outcome) -> None:
+    """Refuse numbers that are none: what a tool wrote may be damaged."""
+    tallies = [value for tally in outcome.calls.values() for value in vars(tally).values()]
+    for value in (outcome.events, outcome.lost, outcome.bytes, *tallies):
+        if value is not None and not 0 <= value < 1 << 63:
+            raise RingtapeError(f"it counts {value}")
 
 
 def _free_port() -> int:

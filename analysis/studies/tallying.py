@@ -16,6 +16,8 @@ BYTES = frozenset(
 """Calls that return how many bytes they have moved."""
 LONGEST = 1 << 16
 """Bytes of a line that are looked at: a tool that writes a longer one has gone wrong."""
+LARGEST = 1 << 32
+"""No call moves so many bytes at once (MAX_RW_COUNT is below 2 GiB): what returns more returns something else."""
 NAMES = 2000
 """System calls by name that are told apart: kernels have some 500; a file that names more is not what it should be."""
 _LOST, _SAMPLE, _LOST_SAMPLES, _COMPRESSED = 2, 9, 13, (81, 83)
@@ -49,7 +51,8 @@ class Tallies:
             failed = result is not None and result < 0
             known[1] += failed
             known[2] += time
-            known[3] += result if result is not None and not failed else 0
+            if result is not None and not failed and result < LARGEST:
+                known[3] += result
 
     def _known(self, name: bytes | str) -> list[int] | None:
         text = name if isinstance(name, str) else name.decode("ascii", "backslashreplace")

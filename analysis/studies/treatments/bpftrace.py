@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ringtape.analysis.studies.tallying import NAMES, lines
+from ringtape.analysis.studies.tallying import BYTES, NAMES, lines
 from ringtape.analysis.studies.treatments import Outcome, Tally, Tool, needs
 from ringtape.schemas.abi.syscalls import names, native_abi
 
@@ -42,12 +42,11 @@ def _outcome(output: Path, detailed: bool) -> Outcome:
             values[value[1].decode()][int(value[2])] = int(value[3])
         elif gone := _LOST.search(line):
             lost += int(gone[1])
-    found = {
-        known.get(number, f"syscall_{number}"): Tally(
-            count, *(values[what].get(number, 0) if values[what] else None for what in ("errors", "time", "bytes"))
-        )
-        for number, count in values["calls"].items()
-    }
+    found: dict[str, Tally] = {}
+    for number, count in values["calls"].items():
+        name = known.get(number, f"syscall_{number}")
+        errors, time, moved = (values[what].get(number, 0) if values[what] else None for what in ("errors", "time", "bytes"))
+        found[name] = Tally(count, errors, time, moved if name in BYTES else None)
     return Outcome(events or sum(values["calls"].values()), lost, output.stat().st_size, found if detailed else {})
 
 

@@ -55,7 +55,8 @@ class Machine:
         self.disturbed, self.failed, self.stop, self.outcome = set(disturbed), failed, stop, outcome or Outcome()
         self.ran = []
 
-    def __call__(self, study, workload, treatment, keep):
+    def __call__(self, study, workload, treatment, keep, place):
+        assert place.is_dir()
         number = len(self.ran)
         if number == self.stop:
             raise KeyboardInterrupt
@@ -242,14 +243,30 @@ def test_a_real_study_that_is_killed_again_and_again_is_complete_at_last(tmp_pat
     line = [sys.executable, "-c", "import sys; from ringtape.cli import main; sys.exit(main())"]
     line += ["study", "run", "-q", "-o", str(tmp_path / "out"), str(tmp_path / "s.toml")]
     environment = {**os.environ, "PYTHONPATH": str(Path(experiment.__file__).parents[3])}
+    places = []
     for seconds in (0.3, 0.6, 0.9, 1.2, None):
         process = subprocess.Popen(line, env=environment, start_new_session=True)
         if seconds is not None:
             time.sleep(seconds)  # whenever that is, it must go on from there
             process.send_signal(signal.SIGKILL)
+            process.wait()
+            if (tmp_path / "out" / "temporary").exists():
+                places.append((tmp_path / "out" / "temporary").read_text())
         assert process.wait() in (0, -signal.SIGKILL)
     runs = Results(tmp_path / "out").runs
     assert runs.select("block", "position").rows() == [(0, 0)] + [(block, place) for block in (1, 2, 3) for place in (0, 1, 2)]
     assert set(runs["end"]) == {COMPLETED}
     assert runs["wall"].min() >= 50_000_000
     assert json.loads((tmp_path / "out" / "environment.json").read_text())[-1]["after"]
+    assert not [path for path in places if Path(path).exists()]
+
+
+def test_no_folder_is_removed_because_a_file_names_it(tmp_path):
+    (tmp_path / "ringtape-mine").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study(tmp_path), tmp_path / "out", runner=Machine(stop=3))
+    for name in (tmp_path / "ringtape-mine", "/", "", "/tmp"):
+        (tmp_path / "out" / "temporary").write_text(str(name))
+        with pytest.raises(KeyboardInterrupt):
+            run_study(study(tmp_path), tmp_path / "out", runner=Machine(stop=0))
+    assert (tmp_path / "ringtape-mine").is_dir()

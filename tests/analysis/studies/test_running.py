@@ -171,8 +171,8 @@ def test_the_truth_comes_from_the_output(tmp_path):
 
 def test_a_tool_of_ones_own_wraps_what_it_is_told_to(tmp_path):
     env = Treatment("mine", "command", ("sh", "-c", 'echo "$0" "$@" > {output}; exec "$0" "$@"', "{command}"))
-    server = Server(("sleep", "1000"))
-    for traced, first in (("command", "echo hello"), ("servers", "sleep 1000"), ("all", f"{sys.executable} -I -S")):
+    server = Server(("sh", "-c", "touch up; exec sleep 1000"), ready=("test", "-e", "up"))
+    for traced, first in (("command", "echo hello"), ("servers", "sh -c touch up"), ("all", f"{sys.executable} -I -S")):
         kept = tmp_path / traced
         one = once(tmp_path, "echo", "hello", treatment=env, traced=traced, servers=(server,), keep=kept)
         assert one.end == COMPLETED, one.message
