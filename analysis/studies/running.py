@@ -212,7 +212,7 @@ class _Single:
         status, usage, last = self._under_tool(line, lifeline)
         one.total = time.monotonic_ns() - began
         spent = round((usage.ru_utime + usage.ru_stime) * 1e9)
-        one.disturbance = disturbance(before, times(), spent / 1e9)
+        one.disturbance = disturbance(before, times())
         said = self._result()
         if said is None:
             how = "did not end in time" if status is None else f"ended with status {status}"

@@ -23,11 +23,14 @@ _LOST = re.compile(rb"Lost (\d{1,18}) events")
 
 
 def _wrap(options: Sequence[str], output: Path, command: Sequence[str]) -> list[str]:
-    # bpftrace parts the text after -c at blanks, without quotation marks: a script holds the command.
-    script = output.with_name("command.sh")
-    script.write_text(f"exec {shlex.join(command)}\n", encoding="utf-8")
     program = list(options) if options else ["-e", PROGRAM]
-    return ["bpftrace", "-o", str(output), *program, "-c", f"/bin/sh {script}"]
+    line = " ".join(command)
+    if line != shlex.join(command):
+        # bpftrace parts the text after -c at blanks and knows no quotation marks. The calls of this shell are seen as well.
+        script = output.with_name("command.sh")
+        script.write_text(f"exec {shlex.join(command)}\n", encoding="utf-8")
+        line = f"/bin/sh {script}"
+    return ["bpftrace", "-o", str(output), *program, "-c", line]
 
 
 def _outcome(output: Path, detailed: bool) -> Outcome:

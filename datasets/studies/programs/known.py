@@ -3,7 +3,7 @@
     python3 -I -S known.py calls|threads|processes|burst [SCALE]
 
 It makes only calls that neither the interpreter nor the C library makes by itself, so that what it knows is the whole truth of its
-processes: getppid, getpgid, sched_yield, rmdir (of folders that are not there), pwrite64, preadv and clock_nanosleep.
+processes: getppid, getpgid, sched_yield, rmdir (of folders that are not there), pwrite64, preadv2 and clock_nanosleep.
 """
 
 import json
@@ -49,7 +49,7 @@ def calls(scale):
         buffer = bytearray(4_096)
         read = sum(os.preadv(file.fileno(), [buffer], number % 1000) for number in range(3_000 * scale))
     note("pwrite64", 3_000 * scale, moved=written)
-    note("preadv", 3_000 * scale, moved=read)
+    note("preadv2", 3_000 * scale, moved=read)
     spent = 0
     for _ in range(20 * scale):
         before = time.monotonic_ns()

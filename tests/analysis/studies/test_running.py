@@ -219,9 +219,21 @@ run(Study("s", Path("s"), "", [], []), Workload("w", ("sh", "-c", "echo $$ > {pi
 
 
 def test_what_others_use_is_a_share_of_the_machine():
-    assert disturbance(Times(100, 50, 1), Times(120, 60, 2), 7.0) == Disturbance(0.15, 0.05, 3.0)
-    assert disturbance(Times(100, 50, 1), Times(120, 60, 1), 11.0).outside == 0
-    assert disturbance(Times(100, 50, 1), Times(100, 50, 1), 0.0) == Disturbance(0.0, 0.0, 0.0)
+    me = os.getpid()
+    before = Times(100, 1, {(1, 0): 5.0, (2, 7): 1.0, (me, 0): 0.0})
+    after = Times(120, 2, {(1, 0): 6.0, (2, 8): 0.5, (3, 9): 1.5, (me, 0): 9.0})
+    assert disturbance(before, after) == Disturbance(0.15, 0.05, 3.0)
+    assert disturbance(before, before) == Disturbance(0.0, 0.0, 0.0)
+
+
+def test_a_busy_neighbour_is_seen_and_what_the_run_itself_does_is_not(tmp_path):
+    spin = (*PYTHON, "import os, time; e = time.process_time() + 1\nwhile time.process_time() < e: pass")
+    quiet = once(tmp_path, *spin)
+    with subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) as neighbour:
+        loud = once(tmp_path, *spin)
+        neighbour.kill()
+    assert loud.disturbance.seconds >= 0.2
+    assert loud.disturbance.outside > quiet.disturbance.outside
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root takes on another user")
