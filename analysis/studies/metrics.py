@@ -31,11 +31,15 @@ def measure(metric: Metric, output: bytes) -> float:
     --------
     >>> measure(Metric("requests/s", regex=r"([0-9.]+) per second"), b"GET 200 per second, SET 50 per second")
     80.0
+    >>> measure(Metric("rate", regex="([0-9]+)/s", combine="last"), b"0/s 7/s 9/s")
+    9.0
     """
     text = output.decode(errors="replace")
     found = _by_path(metric, text) if metric.json else re.findall(metric.regex, text, re.MULTILINE)
     if not found:
         raise RingtapeError(f"the metric {metric.name} is not in the output of the command: {text[-200:]!r}", "check its regex or json path")
+    if metric.combine == "last":
+        found = found[-1:]
     try:
         values = [float(value.replace(",", "") if isinstance(value, str) else value) for value in found]
     except (TypeError, ValueError):
@@ -44,8 +48,6 @@ def measure(metric: Metric, output: bytes) -> float:
         ) from None
     if not all(math.isfinite(value) and value > 0 for value in values):
         raise RingtapeError(f"the metric {metric.name} is {min(values)}", "a metric is a number above 0")
-    if metric.combine == "last":
-        return values[-1]
     if metric.combine == "sum":
         return math.fsum(values)
     return statistics.harmonic_mean(values) if metric.better == "higher" else statistics.fmean(values)

@@ -62,7 +62,7 @@ def times() -> Times:
 def disturbance(before: Times, after: Times) -> Disturbance:
     """Return what processes of others had between two instants at which the run's own are not there: before its start, after its end.
 
-    This process is not counted; it waits. What started and ended in between counts as soon as its parent has waited for it.
+    This process is not counted; it waits. What ended in between counts if its parent has waited for it: it has its times then.
 
     >>> disturbance(Times(0, 0, {(8, 1): 1.0}), Times(10, 1, {(8, 1): 2.5, (9, 1): 0.5}))
     Disturbance(outside=0.2, steal=0.1, seconds=2.0)
@@ -70,6 +70,6 @@ def disturbance(before: Times, after: Times) -> Disturbance:
     whole = after.whole - before.whole
     if whole <= 0:
         return Disturbance(0.0, 0.0, 0.0)
-    spent = (used - before.processes.get(key, 0.0) for key, used in after.processes.items() if key[0] != os.getpid())
-    seconds = sum(spent)
+    was, now = (sum(used for (pid, _), used in at.processes.items() if pid != os.getpid()) for at in (before, after))
+    seconds = max(0.0, now - was)
     return Disturbance(seconds / whole, (after.steal - before.steal) / whole, seconds)

@@ -220,8 +220,9 @@ run(Study("s", Path("s"), "", [], []), Workload("w", ("sh", "-c", "echo $$ > {pi
 
 def test_what_others_use_is_a_share_of_the_machine():
     me = os.getpid()
-    before = Times(100, 1, {(1, 0): 5.0, (2, 7): 1.0, (me, 0): 0.0})
-    after = Times(120, 2, {(1, 0): 6.0, (2, 8): 0.5, (3, 9): 1.5, (me, 0): 9.0})
+    before = Times(100, 1, {(1, 0): 5.0, (2, 7): 4.0, (me, 0): 0.0})
+    # 2 has ended, and 1 has waited for it; another has its number.
+    after = Times(120, 2, {(1, 0): 10.0, (2, 8): 0.5, (3, 9): 1.5, (me, 0): 9.0})
     assert disturbance(before, after) == Disturbance(0.15, 0.05, 3.0)
     assert disturbance(before, before) == Disturbance(0.0, 0.0, 0.0)
 

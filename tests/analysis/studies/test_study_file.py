@@ -1,6 +1,7 @@
 """What a study file says, and what is said of a wrong one: the line, the value, and what to do."""
 
 import contextlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -159,3 +160,12 @@ def test_the_template_that_is_written_is_a_study(tmp_path):
     assert [one.name for one in study.workloads] == ["tar", "redis"]
     assert study.claims
     assert main(["study", "new", str(tmp_path / "s.toml")]) == 2
+
+
+def test_the_studies_in_the_repository_can_be_read_and_name_their_packages():
+    studies = Path(__file__).parents[3] / "datasets" / "studies"
+    assert {path.name for path in studies.glob("*.toml")} == {"accuracy.toml", "families.toml", "overhead.toml"}
+    for path in studies.glob("*.toml"):
+        study = read(path)
+        assert study.claims
+        assert all(work.packages or work.name in ("tar", "shell", "python start") or work.truth for work in study.workloads)

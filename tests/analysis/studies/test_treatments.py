@@ -1,0 +1,153 @@
+"""What is read of the output of tools: texts as the tools write them, cut off, and hostile."""
+
+import random
+import struct
+
+import pytest
+
+from ringtape.analysis.studies.tallying import LONGEST, Tallies, lines, perf_counts
+from ringtape.analysis.studies.treatments import Tally, bpftrace, perf_trace, strace, strace_count, syscount, tool, tools
+from ringtape.schemas.abi.syscalls import native_abi, number
+from ringtape.schemas.errors import UsageError
+
+STRACE = rb"""101 execve("/bin/x", ["x"], 0x7ffe /* 3 vars */) = 0 <0.000410>
+101 getppid()                         = 100 <0.000020>
+101 openat(AT_FDCWD, "/no) = 5", O_RDONLY) = -1 ENOENT (No such file or directory) <0.000011>
+101 brk(NULL)                         = 0x55fc79c3a000 <0.000001>
+101 read(3,  <unfinished ...>
+102 read(4, "a = -1 EIO", 10) = 10 <0.000002>
+101 <... read resumed>"abc", 3)           = 3 <1.000003>
+102 wait4(-1, 0x7ffd, 0, NULL) = ? ERESTARTSYS (To be restarted if SA_RESTART is set) <0.5>
+102 --- SIGCHLD {si_signo=SIGCHLD} ---
+102 poll([{fd=3, events=POLLIN}], 1, 10) = 0 (Timeout) <0.010100>
+102 exit_group(0)                     = ?
+102 +++ exited with 0 +++
+"""
+
+
+def outcome_of(module, text, tmp_path, detailed=True):
+    path = tmp_path / "output"
+    path.write_bytes(text)
+    return module.TOOL.outcome(path, detailed)
+
+
+def test_strace_lines_are_calls_with_results_and_durations(tmp_path):
+    found = outcome_of(strace, STRACE, tmp_path)
+    assert (found.events, found.lost, found.bytes) == (9, 0, len(STRACE))
+    assert found.calls["openat"] == Tally(1, 1, 11_000)
+    assert found.calls["read"] == Tally(2, 0, 1_000_005_000, 13)
+    assert found.calls["getppid"] == Tally(1, 0, 20_000)
+    assert found.calls["brk"] == Tally(1, 0, 1_000)
+    assert found.calls["wait4"] == Tally(1, 0, 500_000_000)
+    assert found.calls["poll"] == Tally(1, 0, 10_100_000)
+    assert found.calls["exit_group"] == Tally(1, 0, 0)
+    assert outcome_of(strace, STRACE, tmp_path, detailed=False).calls == {}
+
+
+def test_a_table_of_strace_is_read_with_and_without_errors(tmp_path):
+    text = b"""% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ----------------
+ 82.83    0.261748        3231        81        40 wait4
+  0.00    0.000000           0         2           gettid
+------ ----------- ----------- --------- --------- ----------------
+100.00    0.261748        3153        83        40 total
+"""
+    found = outcome_of(strace_count, text, tmp_path)
+    assert found.calls == {"wait4": Tally(81, 40), "gettid": Tally(2, 0)}
+    assert (found.events, found.lost) == (83, 0)
+
+
+def test_lines_of_perf_trace_are_calls_and_what_it_lost_is_counted(tmp_path):
+    text = b"""         ? (         ): python3/19966  ... [continued]: execve())   = 0
+     0.082 ( 0.028 ms): python3/19966 read(fd: 3</x y>, buf: 0x55, count: 10)   = 10
+    30.915 (         ): a (b)/19966 clone(clone_flags: CHILD) ...
+    31.000 ( 0.010 ms): b/7 close(fd: 3) = -1 EBADF (Bad file descriptor)
+LOST 23 events!
+    30.915 ( 0.309 ms): a (b)/19966  ... [continued]: clone())   = 19967 (b)
+         ? (         ): :19967/19967  ... [continued]: clone())   =
+   536.554 (         ): python3/19966 exit_group()   = ?
+"""
+    found = outcome_of(perf_trace, text, tmp_path)
+    assert found.calls == {"read": Tally(1, 0, 28_000, 10), "clone": Tally(1, 0, 309_000), "close": Tally(1, 1, 10_000), "exit_group": Tally(1, 0, 0)}
+    assert (found.events, found.lost) == (4, 23)
+
+
+def test_maps_and_histograms_of_bpftrace_are_read(tmp_path):
+    abi = native_abi()
+    read, getppid = number(abi, "read"), number(abi, "getppid")
+    text = "@latency: \n[128, 256)      12 |@@@|\n[1K, 2K)      3 |@|\nLost 7 events\n"
+    found = outcome_of(bpftrace, text.encode(), tmp_path)
+    assert (found.events, found.lost, found.calls) == (15, 7, {})
+    text = f"@bytes[{read}]: 50\n@bytes[{getppid}]: 9\n@calls[{getppid}]: 4\n@calls[{read}]: 5\n@errors[{read}]: 1\n@time[{read}]: 100\n"
+    found = outcome_of(bpftrace, text.encode(), tmp_path)
+    assert found.calls == {"getppid": Tally(4, 0, 0), "read": Tally(5, 1, 100, 50)}
+    assert found.events == 9
+
+
+def test_a_table_of_syscount_is_read(tmp_path):
+    text = b"Tracing syscalls, printing top 1000... Ctrl+C to quit.\n[10:00:00]\n"
+    text += b"SYSCALL                   COUNT        TIME (us)\nread                         37       264357.123\n"
+    found = outcome_of(syscount, text, tmp_path)
+    assert found.calls == {"read": Tally(37, None, 264_357_123)}
+    assert (found.events, found.lost) == (37, None)
+
+
+def perf_data(records, cut=0):
+    body = b"".join(struct.pack("<IHH", kind, 0, 8 + len(rest)) + rest for kind, rest in records)
+    head = b"PERFILE2" + struct.pack("<QQQQ", 104, 136, 0, 0) + struct.pack("<QQ", 104, len(body)) + b"\0" * 48
+    whole = head + body
+    return whole[: len(whole) - cut]
+
+
+def test_samples_and_losses_of_perf_are_counted_in_its_file(tmp_path):
+    path = tmp_path / "perf.data"
+    lost, samples = struct.pack("<QQ", 1, 40), struct.pack("<Q", 2)
+    path.write_bytes(perf_data([(9, b"x" * 16)] * 5 + [(2, lost), (13, samples), (3, b"y" * 8), (9, b"")]))
+    assert perf_counts(path) == (6, 42)
+    path.write_bytes(perf_data([(9, b"x" * 16)] * 5, cut=3))
+    assert perf_counts(path) == (None, None)
+    path.write_bytes(perf_data([(81, b"z" * 8)]))
+    assert perf_counts(path) == (None, None)
+    path.write_bytes(perf_data([(9, b"")])[:-8] + struct.pack("<IHH", 9, 0, 0))
+    assert perf_counts(path) == (None, None)
+    path.write_bytes(b"")
+    assert perf_counts(path) == (None, None)
+
+
+@pytest.mark.parametrize("module", [strace, strace_count, perf_trace, bpftrace, syscount])
+def test_no_text_makes_a_reader_stumble_or_count_without_bound(module, tmp_path):
+    generator = random.Random(module.__name__)
+    whole = STRACE * 3
+    for _ in range(100):
+        text = bytearray(whole[: generator.randrange(len(whole))])
+        for _ in range(generator.randrange(1, 20)):
+            if text:
+                text[generator.randrange(len(text))] = generator.randrange(256)
+        outcome_of(module, bytes(text), tmp_path)
+    many = b"".join(b"1 name%d() = 0 <0.1>\n" % at for at in range(5000))
+    assert len(outcome_of(module, many, tmp_path).calls) <= 2000
+    outcome_of(module, b"1 read(" + b"9" * 1_000_000 + b") = 99999999999999999999999999 <0.1>\n", tmp_path)
+
+
+def test_long_lines_are_cut_and_no_line_is_lost(tmp_path):
+    path = tmp_path / "long"
+    path.write_bytes(b"a" * (3 * LONGEST + 5) + b"\nb\n" + b"c" * LONGEST + b"\nd")
+    assert [line[:1] for line in lines(path)] == [b"a", b"b", b"c", b"d"]
+    assert max(map(len, lines(path))) == LONGEST
+
+
+def test_pointers_are_no_bytes():
+    tallies = Tallies()
+    tallies.begin("read")
+    tallies.end("read", 0x7F0000000000, 5)
+    assert tallies.calls() == {"read": Tally(1, 0, 5, 0)}
+
+
+def test_every_tool_says_what_it_does_and_whether_it_can():
+    for name, one in tools().items():
+        assert one.name == name
+        assert one.summary.endswith(".")
+        why = one.missing()
+        assert why is None or len(why) > 10
+    with pytest.raises(UsageError, match="unknown tool 'stace'"):
+        tool("stace")
