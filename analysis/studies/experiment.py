@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from ringtape.analysis.studies.results import COMPLETED, ENVIRONMENT, FILE, TRAC
 from ringtape.analysis.studies.running import Run
 from ringtape.analysis.studies.running import run as run_once
 from ringtape.analysis.studies.treatments import tool
-from ringtape.schemas.errors import RingtapeError
+from ringtape.schemas.errors import RingtapeError, UsageError
 from ringtape.schemas.studies import CALLS, RUNS
 
 GIVE_UP = 2
@@ -65,12 +66,37 @@ def missing(study: Study) -> list[Missing]:
     for workload in study.workloads:
         programs = {line[0] for line in (workload.command, *workload.setup, *workload.teardown, *(server.command for server in workload.servers))}
         absent = sorted(name for name in {*programs, *workload.needs} if "{" not in name and not shutil.which(name))
+        if workload.user and not _is_user(workload.user):
+            absent.append(f"the user {workload.user}")
         if absent:
             from_where = f"; packages: {workload.packages}" if workload.packages else ""
             found.append(Missing("workload", workload.name, f"{', '.join(absent)} not found{from_where}"))
+        elif workload.user and os.geteuid() and pwd.getpwnam(workload.user).pw_uid != os.geteuid():
+            found.append(Missing("workload", workload.name, f"only root may run it as {workload.user}"))
     why = {name: tool(name).missing() for name in {one.tool for one in study.treatments}}
     found += [Missing("treatment", one.name, sentence) for one in study.treatments if (sentence := why[one.tool])]
     return found
+
+
+def _is_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def check_cpus(study: Study) -> None:
+    """Refuse a study that is pinned to CPUs that this process may not use.
+
+    Raises
+    ------
+    UsageError
+        If there is one.
+    """
+    if absent := set(study.cpus) - os.sched_getaffinity(0):
+        usable = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+        raise UsageError(f"{study.path}: cpus has {', '.join(map(str, sorted(absent)))}", f"the CPUs that can be used here are {usable}")
 
 
 def run_study(study: Study, folder: Path, watcher: Watcher | None = None, runner: Runner = run_once) -> Results:
@@ -92,6 +118,7 @@ def run_study(study: Study, folder: Path, watcher: Watcher | None = None, runner
     RingtapeError
         If the folder holds something else, another process runs the study, or a workload does not work without a tool.
     """
+    check_cpus(study)
     with _locked(study, folder):
         return _Experiment(study, folder, watcher, runner).run()
 

@@ -16,12 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check and print."""
-    from ringtape.analysis.studies.experiment import missing
+    from ringtape.analysis.studies.experiment import check_cpus, missing
     from ringtape.analysis.studies.plan import plan
     from ringtape.analysis.studies.study_file import read
     from ringtape.schemas.escape import escape
 
     study = read(args.file)
+    check_cpus(study)
     absent = {(one.kind, one.name): one.why for one in missing(study)}
     for kind, names in (("workload", [one.name for one in study.workloads]), ("treatment", [one.name for one in study.treatments])):
         for name in names:

@@ -207,6 +207,10 @@ def test_what_the_machine_lacks_is_named_and_left_out(tmp_path, capsys):
     results = run_study(study(tmp_path, text), tmp_path / "out", runner=Machine())
     assert set(results.runs["workload"]) == {"a", "b"}
     assert results.environment[0]["missing"] == [{"kind": "workload", "name": "c", "why": "no-such-program not found; packages: such-package"}]
+    (found,) = missing(study(tmp_path, TEXT.replace("[workloads.b]", '[workloads.b]\nuser = "no-such-user"')))
+    assert found.why == "the user no-such-user not found"
+    with pytest.raises(RingtapeError, match="cpus has 4000"):
+        run_study(study(tmp_path, "cpus = [4000]\n" + TEXT), tmp_path / "pinned", runner=Machine())
     with pytest.raises(RingtapeError, match="no workload of the study can be run"):
         run_study(study(tmp_path, '[workloads.c]\ncommand = "no-such-program"\n'), tmp_path / "none", runner=Machine())
 
