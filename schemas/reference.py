@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ringtape.schemas.columns import Column
+from ringtape.schemas.studies import CALLS, RUNS
 from ringtape.schemas.table import Table, tables
 from ringtape.schemas.units import format_size
 
@@ -18,7 +19,12 @@ folder, and how another program checks them, is in [format.md](format.md).
 Integers are signed. Times are CLOCK_MONOTONIC of the recorded machine; the manifest holds what turns them into wall time.
 No column is ever null. A part's rows are sorted by `ts`."""
 
-_ARROW = {"i8": "int8", "i16": "int16", "i32": "int32", "i64": "int64", "comm": "binary", "bytes": "binary", "text": "string"}
+_STUDIES = """# Tables of studies
+
+What `ringtape study run` leaves beside the study file, from the declarations in `schemas/studies.py`. Here values may be null where the
+meaning says so."""
+
+_ARROW = {"i8": "int8", "i16": "int16", "i32": "int32", "i64": "int64", "f64": "float64", "comm": "binary", "bytes": "binary", "text": "string"}
 
 
 def reference() -> str:
@@ -34,7 +40,9 @@ def reference() -> str:
     >>> "## syscalls" in reference()
     True
     """
-    return "\n".join([_HEAD, "", *_contents(), *(line for table in tables().values() for line in _section(table))])
+    traces = (line for table in tables().values() for line in _section(table))
+    studies = (line for table in (RUNS, CALLS) for line in _section(table))
+    return "\n".join([_HEAD, "", *_contents(), *traces, _STUDIES, "", *studies])
 
 
 def _contents() -> Iterator[str]:

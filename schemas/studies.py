@@ -51,7 +51,7 @@ RUNS = Table(
 CALLS = Table(
     name="calls",
     version="1.0",
-    doc="One row per run and system call of which the tool gave account; without a tool, the truth that the workload told of itself.",
+    doc="One row per run and system call: what the tool counted of it, and what a workload that knows its calls says itself.",
     origin="study",
     columns=(
         _START,

@@ -209,7 +209,7 @@ from pathlib import Path
 from ringtape.analysis.studies.declaration import *
 from ringtape.analysis.studies.running import run
 run(Study("s", Path("s"), "", [], []), Workload("w", ("sh", "-c", "echo $$ > {pid}; exec sleep 1000"),
-    servers=(Server(("sleep", "1000")),)), Treatment("none", "none"))
+    servers=(Server(("sleep", "1000")),)), Treatment("none", "none"), place=Path("{tmp_path}"))
 """
     runner = subprocess.Popen([sys.executable, "-c", code])
     command = int(wait_for(pid.read_text))
