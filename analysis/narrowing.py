@@ -23,16 +23,21 @@ class Processes:
     """Processes that are asked about.
 
     ``pids`` are all numbers that can belong to them. ``names``, if it is not None, are the command names one of which the
-    process (its first thread) must bear at the time of a row, unless its number was asked for by itself (``whole``).
+    process (its first thread) must bear at the time of a row, unless its number was asked for by itself (``whole``). ``within``
+    are the processes among which these were chosen.
     """
 
     pids: frozenset[int]
     whole: frozenset[int]
     names: frozenset[str] | None
     commands: Callable[[], CommandsInForce]
+    within: Processes | None = None
 
     def rows(self) -> pl.Expr:
         """Return the expression that is true for their rows."""
+        return self._own() if self.within is None else self.within.rows() & self._own()
+
+    def _own(self) -> pl.Expr:
         # Bounds and list alike are compared with the statistics of row groups; the names are looked up in what is left.
         few = pl.col("pid").is_in(sorted(self.pids)) & pl.col("pid").is_between(min(self.pids, default=0), max(self.pids, default=-1))
         if self.names is None or not self._renamed():

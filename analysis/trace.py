@@ -6,6 +6,7 @@ import os
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -94,8 +95,8 @@ class Trace:
         Returns
         -------
         Trace
-            The same recording, of which every table and analysis sees the rows of these processes. Which process made a lost
-            call is not known: `lost` still counts all.
+            The same recording, of which every table and analysis sees the rows of these processes; where processes were chosen
+            before, of those only that were chosen both times. Which process made a lost call is not known: `lost` still counts all.
 
         Raises
         ------
@@ -110,10 +111,7 @@ class Trace:
         ['tar']
         """
         chosen = processes(which, self.commands, "processes" in self.tables, str(self.path))
-        before = self.narrowing.processes
-        if before is not None:
-            raise UsageError(f"{self.path}: processes were chosen already", "name them all in one call")
-        return self._narrowed(Narrowing(self.narrowing.since, self.narrowing.until, chosen))
+        return self._narrowed(replace(self.narrowing, processes=replace(chosen, within=self.narrowing.processes)))
 
     @property
     def whole(self) -> Trace:

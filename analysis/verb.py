@@ -89,10 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     from ringtape.analysis.render import FORMATS
 
     analysis = get(name)
-    parser.set_defaults(analysis=name)
-    parser.add_argument("trace", metavar="TRACE", nargs="+", help="trace folder; of several, the result has a column `run`")
+    # Options may stand before the traces, between and behind them.
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+    parser.set_defaults(analysis=name, first=None)
+    parser.add_argument("trace", metavar="TRACE", nargs="+", help="trace folder, or a folder of traces; of several, the result has a column `run`")
     add_narrowing(parser, analysis.narrows)
-    for flag in flags(analysis.function):
+    options = list(flags(analysis.function))
+    for flag in options:
         option = "--" + flag.name.replace("_", "-")
         doc = flag.doc.replace("%", "%%").replace("``", "")
         if flag.kind is bool:
@@ -103,6 +106,8 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         else:
             choices = flag.choices or None
             parser.add_argument(option, dest=flag.name, type=flag.kind, choices=choices, default=flag.default, help=doc + _default(flag))
+    if not any(flag.name == "top" for flag in options):
+        parser.add_argument("--top", dest="first", metavar="N", type=int, help="only the first N rows of each trace's result (default: all)")
     parser.add_argument("--format", choices=FORMATS, default="table", help="form of the result; durations are ns except in tables (default: table)")
     parser.add_argument("--output", metavar="FILE", help="write the result to this file")
     if _picture(name) is not None:
@@ -182,11 +187,13 @@ def run(args: argparse.Namespace) -> int:
     """Run the analysis and write its result."""
     from ringtape.analysis.registry import get
     from ringtape.analysis.render import write
-    from ringtape.analysis.runs import Runs, open_trace
+    from ringtape.analysis.runs import Runs, open_all
     from ringtape.schemas.escape import escape
 
     analysis = get(args.analysis)
-    traces = [narrowed(open_trace(path), args) for path in args.trace]
+    if args.first is not None and args.first < 0:
+        raise UsageError(f"--top {args.first} is negative", "name how many rows to write")
+    traces = list(narrowed(open_all(args.trace), args))
     sentences = [(trace, loss_sentence(trace)) for trace in traces]
     for trace, lost in sentences:
         if lost and args.strict:
@@ -194,7 +201,10 @@ def run(args: argparse.Namespace) -> int:
     result = analysis.function(
         traces[0] if len(traces) == 1 else Runs(traces), **{flag.name: getattr(args, flag.name) for flag in flags(analysis.function)}
     )
-    write(result, analysis, args.format, args.output, traces[0].header.attached_at)
+    written = result if args.first is None else first_rows(result, args.first)
+    write(written, analysis, args.format, args.output, traces[0].header.attached_at)
+    if len(written) < len(result):
+        print(f"ringtape: note: {len(result) - len(written):,} more rows are left out (--top)", file=sys.stderr)
     for note in analysis.notes(result):
         print(f"ringtape: note: {note}", file=sys.stderr)
     draw = _picture(args.analysis)
@@ -210,6 +220,13 @@ def run(args: argparse.Namespace) -> int:
             place = f"{escape(str(trace.path))}: " if len(traces) > 1 else ""
             print(f"ringtape: note: {place}{lost}; `ringtape loss` tells how far to trust the numbers", file=sys.stderr)
     return 0
+
+
+def first_rows(result: pl.DataFrame, count: int) -> pl.DataFrame:
+    """Return the first rows of a result, of that of several traces the first of each."""
+    from ringtape.analysis.runs import RUN
+
+    return result.group_by(RUN, maintain_order=True).head(count).select(result.columns) if RUN in result.columns else result.head(count)
 
 
 def loss_sentence(trace: Trace) -> str:

@@ -108,7 +108,10 @@ class _Source:
 
     @contextmanager
     def _open(self) -> Iterator[pq.ParquetFile]:
-        with open(self._writer.open_part(self._part), "rb") as file, pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        with (
+            open(self._writer.open_part(self._part), "rb") as file,
+            pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False) as parquet,
+        ):
             yield parquet
 
     def read(self, low: int, high: int) -> list[pa.Table]:

@@ -69,7 +69,7 @@ def open_part(folder: TraceFolder, part: Part, at: Path | None = None) -> Iterat
         with open(at or folder.open_part(part), "rb") as file, pq.ParquetFile(file) as claimed:
             check_schema(claimed.schema_arrow, table, version, path)
             _check_claims(claimed.metadata, table, part, is_newer(version, table))
-            with pq.ParquetFile(file, metadata=claimed.metadata, read_dictionary=texts, page_checksum_verification=True) as parquet:
+            with pq.ParquetFile(file, metadata=claimed.metadata, read_dictionary=texts, page_checksum_verification=True, pre_buffer=False) as parquet:
                 yield PartFile(parquet, table)
     except _RefusedError as refused:
         raise TraceError(f"{path}: {refused}", _HINT) from None
@@ -105,6 +105,9 @@ def _check_claims(claimed: pq.FileMetaData, table: Table, part: Part, newer: boo
 class PartFile:
     """The rows of an open part, of the table's own columns."""
 
+    # Never with Arrow's threads (nor with pre_buffer, which reads ahead in them): they let go of the Python file a moment after the rows are
+    # there, and where the interpreter ends meanwhile, the C++ runtime aborts the process, whatever status it meant to end with.
+
     def __init__(self, parquet: pq.ParquetFile, table: Table) -> None:
         self._parquet = parquet
         self._table = table
@@ -118,7 +121,7 @@ class PartFile:
 
     def batches(self, size: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield some rows after the other."""
-        for batch in self._parquet.iter_batches(size, columns=self._names(columns)):
+        for batch in self._parquet.iter_batches(size, columns=self._names(columns), use_threads=False):
             yield self._plain(pa.Table.from_batches([batch]))
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -126,7 +129,8 @@ class PartFile:
         names = self._names(columns)
         groups = range(self._parquet.num_row_groups)
         schema = pa.schema([arrow_schema(self._table).field(name) for name in names], arrow_schema(self._table).metadata)
-        return pa.concat_tables([schema.empty_table(), *(self._plain(self._parquet.read_row_group(group, columns=names)) for group in groups)])
+        read = (self._parquet.read_row_group(group, columns=names, use_threads=False) for group in groups)
+        return pa.concat_tables([schema.empty_table(), *map(self._plain, read)])
 
     def _names(self, columns: Sequence[str] | None) -> list[str]:
         return [column.name for column in self._table.columns] if columns is None else list(columns)

@@ -28,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     from ringtape.analysis.render import FORMATS
 
+    # The base side may stand behind the options, too.
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
     parser.add_argument("base", metavar="BASE", nargs="+", help="runs of the base side")
     parser.add_argument("--with", dest="other", metavar="OTHER", nargs="+", required=True, help="runs of the other side")
     parser.add_argument("--paired", action="store_true", help="the runs were made in blocks: compare the first with the first, and so on")

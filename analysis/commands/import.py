@@ -9,6 +9,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     from ringtape.analysis.importing.importing import ABIS, sources
 
+    # Options may stand between the names.
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
     parser.add_argument(
         "files", metavar="FILE", nargs="+", help="what the tool wrote, also as .gz; - is standard input; several are those of strace -ff"
     )

@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from ringtape.analysis.verb import add_narrowing
 
     parser.epilog = EPILOG
+    # Options may stand between the names.
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
     parser.add_argument("base", metavar="A", help="trace folder")
     parser.add_argument("other", metavar="B", nargs="?", help="the other trace folder (default: the same)")
     add_narrowing(parser)

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Answer the query."""
     from ringtape.analysis.registry import Analysis, Result
     from ringtape.analysis.render import write
-    from ringtape.analysis.runs import Runs, open_trace
+    from ringtape.analysis.runs import Runs, open_all
     from ringtape.analysis.sql import DESCRIPTION, check_query, describe, plain, sql
     from ringtape.analysis.verb import loss_sentence, narrowed
     from ringtape.schemas.errors import RingtapeError, UsageError
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.tables:
         query = sys.stdin.read() if query == "-" else query
         check_query(query)
-    traces = [narrowed(open_trace(path), args) for path in paths]
+    traces = list(narrowed(open_all(paths), args))
     sentences = [(trace, loss_sentence(trace)) for trace in traces]
     for trace, lost in sentences:
         if lost and args.strict:

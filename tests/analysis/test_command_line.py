@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import csv
 import hashlib
@@ -18,7 +19,7 @@ import polars as pl
 import pytest
 
 from ringtape import cli
-from ringtape.analysis import registry, render
+from ringtape.analysis import registry, render, verb
 from tests.factory import T0, make
 
 EVIL = b"\x1b[31m<script>alert(1)</script>\n\xff"
@@ -96,6 +97,43 @@ def test_formats_agree(path: Path, tmp_path: Path) -> None:
     markdown = run("syscall-mix", path, "--format", "markdown").stdout.splitlines()
     assert markdown[0].startswith("| syscall | calls |")
     assert len(markdown) == len(rows) + 2
+
+
+def test_options_may_stand_anywhere_around_the_traces(path: Path, tmp_path: Path) -> None:
+    other = path.rename(tmp_path / "a.trace")
+    make(tmp_path / "b.trace", syscalls=[{"pid": 9, "dur": 5}])
+    expected = run("latency", other, tmp_path / "b.trace", "--by", "process", "--format", "csv").stdout
+    assert expected.count("\n") == 3
+    for words in (
+        ("--by", "process", "--format", "csv", other, tmp_path / "b.trace"),
+        (other, "--by", "process", tmp_path / "b.trace", "--format", "csv"),
+        ("--by", "process", "--format", "csv", tmp_path),
+        ("--by", "process", "--format", "csv", tmp_path / "*.trace"),
+    ):
+        assert run("latency", *words).stdout == expected
+    compared = run("compare", other, "--with", tmp_path / "b.trace", "--format", "csv").stdout
+    assert compared
+    assert run("compare", "--with", tmp_path / "b.trace", "--format", "csv", other).stdout == compared
+    queried = run("sql", tmp_path, "select run, count(*) from syscalls group by run order by run", "--format", "csv").stdout
+    assert queried == "run,len\na.trace,182\nb.trace,1\n"
+
+
+def test_every_analysis_writes_as_many_rows_as_are_asked_for_and_says_so(path: Path, tmp_path: Path) -> None:
+    whole = run("latency", path, "--format", "csv").stdout.splitlines()
+    done = run("latency", "--top", "2", path, "--format", "csv")
+    assert done.stdout.splitlines() == whole[:3]
+    assert f"{len(whole) - 3} more rows are left out (--top)" in done.stderr
+    assert "left out" not in run("latency", "--top", "50", path).stderr
+    make(tmp_path / "b.trace", syscalls=[{"pid": 9, "dur": 5}])
+    both = run("latency", path, tmp_path / "b.trace", "--top", "1", "--format", "csv").stdout.splitlines()
+    assert [line.split(",")[0] for line in both] == ["run", path.name, "b.trace"]
+    refused = run("latency", path, "--top", "-1")
+    assert (refused.returncode, refused.stdout) == (cli.USAGE, "")
+    assert "--top -1 is negative" in refused.stderr
+    for name in registry.names():
+        parser = argparse.ArgumentParser()
+        verb.add_arguments(parser, name)
+        assert "--top " in parser.format_help(), name
 
 
 def test_parquet_is_refused_on_a_terminal(path: Path) -> None:

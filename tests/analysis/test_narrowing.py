@@ -73,6 +73,14 @@ def test_a_process_is_named_as_its_first_thread_is_at_the_time(trace):
     assert times(trace.process(4711)) == []
 
 
+def test_processes_chosen_twice_are_those_chosen_both_times(trace):
+    assert times(trace.process("a", "b").process("b", "c")) == times(trace.process("b"))
+    assert times(trace.process("a", "b").process(7)) == times(trace.process("a", "b"))
+    assert times(trace.process(8).process("a")) == []
+    assert times(trace.process("c").between(500).process(8)) == times(trace.between(500).process("c")) == [800]
+    assert latency(trace.process(8).process("a")).is_empty()
+
+
 def test_a_name_that_nobody_bore_is_refused_with_close_ones(trace):
     with pytest.raises(RingtapeError, match="no process was named 'worke'") as found:
         trace.process("worke")

@@ -191,3 +191,21 @@ def test_the_claims_of_damaged_footers_are_read_without_the_reader_dying(folder:
     path = make(folder, paths=[{"ts": T0 + at, "pid": 7, "value": b"/x%d" % at} for at in range(50)])
     done = subprocess.run([sys.executable, "-c", FUZZ, str(path), "0", "3000"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_reading_starts_no_thread_that_could_outlive_the_interpreter(folder: Path) -> None:
+    """One that still holds the file when the interpreter ends is ended by it, and the C++ runtime then aborts the process."""
+    path = bomb(folder, "processes", 300_000, ROW_GROUP)
+    program = """if True:
+        import os, sys
+        from ringtape.schemas.folder import TraceFolder
+        from ringtape.schemas.part_file import open_part
+        trace = TraceFolder.open(sys.argv[1])
+        part = trace.parts("processes")[0]
+        before = set(os.listdir("/proc/self/task"))
+        with open_part(trace, part) as file:
+            rows = [len(file.read(["ts", "comm"])), sum(map(len, file.batches(1000))), sum(map(len, file.coded()))]
+        print(rows, len(set(os.listdir("/proc/self/task")) - before))
+    """
+    done = subprocess.run([sys.executable, "-P", "-c", program, path], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[300000, 300000, 300000] 0\n", "")
