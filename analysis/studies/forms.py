@@ -51,14 +51,18 @@ def as_markdown(report: StudyReport, pictures: Sequence[tuple[str, str]] = ()) -
     for section in report.sections:
         said += [f"## {_plain(section.title)}", ""]
         if section.content.rows:
-            safe = Cells(section.content.heads, section.content.numeric, [[_plain(value) for value in row] for row in section.content.rows])
-            safe = Cells([_plain(head) for head in safe.heads], safe.numeric, safe.rows)
-            said += [markdown(safe)]
+            said += [markdown(in_markdown(section.content))]
         said += [line for note in section.notes for line in (_plain(note), "")]
         if section.name == "slowdowns":
             said += [line for caption, path in pictures for line in (f"![{_plain(caption)}]({path})", "")]
             said += [markdown(Cells(["", ""], [False, False], [[_plain(name), _plain(text)] for name, text in report.facts]))]
     return "\n".join(said)
+
+
+def in_markdown(content: Cells) -> Cells:
+    """Return cells in which Markdown sees no mark-up."""
+    rows = [[_plain(value) for value in row] for row in content.rows]
+    return Cells([_plain(head) for head in content.heads], content.numeric, rows)
 
 
 _MARKS = re.compile(r"[\\`*<~]|(?<!\w)_|_(?!\w)|(?<=\])\(")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,11 +62,9 @@ def _facts(reading: Reading) -> Iterator[tuple[str, str]]:
             f"{_date(int(runs['ts'][0]))}, {len(results.environment)} session{'s' * (len(results.environment) != 1)}, {format_duration(took)}",
         )
     treatments = [one.name for one in study.treatments if one.name != BASELINE]
-    yield (
-        "design",
-        f"{study.repetitions} blocks of each of {_count(len(study.workloads), 'workload')} after {_count(study.warmups, 'warm-up')}; in each block "
-        f"{_count(len(treatments), 'treatment')} and the baseline twice, in random order (seed {study.seed})",
-    )
+    blocks = f"{study.repetitions} blocks of each of {_count(len(study.workloads), 'workload')} after {_count(study.warmups, 'warm-up')}"
+    inside = f"{_count(len(treatments), 'treatment')} and the baseline twice, in random order (seed {study.seed})"
+    yield "design", f"{blocks}; in each block {inside}"
     yield "runs", f"{len(runs):,} made, {len(counted):,} count; {int((runs['end'] != 0).sum()):,} failed or were stopped"
     words_of = {"t": "geometric mean of the ratios in blocks, Student's interval", "rank": "Hodges-Lehmann estimate, exact Wilcoxon interval"}
     yield "intervals", f"{_level(reading)}, over blocks: {words_of[reading.method]}"
@@ -84,7 +83,8 @@ def _level(reading: Reading) -> str:
 
 def _how(study: Study) -> str:
     """Return how the study is repeated by somebody who has the results."""
-    return f"ringtape study verify {words([str(study.path.parent)])}"
+    own = " --study FILE, the study file in its own folder" if "{study}" in study.text else ""
+    return f"ringtape study verify {words([str(study.path.parent)])}{own}"
 
 
 def _date(ns: int) -> str:
@@ -152,7 +152,7 @@ def ratio_text(value: float | None, low: float | None, high: float | None) -> st
     """
     if value is None:
         return ""
-    digits = 3 if value < 10 else 2 if value < 100 else 1 if value < 1000 else 0
+    digits = min(8, 2 - math.floor(math.log10(value))) if 0 < value < 0.1 else 3 if value < 10 else 2 if value < 100 else 1 if value < 1000 else 0
     text = f"{value:,.{digits}f}"
     return text if low is None or high is None else f"{text} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
@@ -189,6 +189,11 @@ def _claims(reading: Reading) -> Section:
     content = []
     for claim, verdict in _by_claim(reading).items():
         rows = reading.claims.filter(pl.col("claim") == claim).to_dicts()
+        # What holds in every run of every workload alike is one line; intervals are shown each.
+        alike = len(rows) > 1 and len({(row["verdict"], row["value"], row["low"], row["why"]) for row in rows}) == 1
+        if alike:
+            content.append([escape(claim), f"all {len(rows)}", verdict, value_text(rows[0]), rows[0]["scale"], escape(rows[0]["why"])])
+            continue
         if len(rows) != 1:
             content.append([escape(claim), f"all {len(rows)}" if rows else "none", verdict, "", "", ""])
         for row in rows:

@@ -158,7 +158,7 @@ def _drifts(results: Results) -> Iterator[Row]:
         share, p = trend(blocks["repetition"].to_list(), blocks["cost"].to_list())
         if p is not None:
             what = f"the baseline {'slows down' if share > 0 else 'gets faster'} by {_percent(math.exp(share))} from the first block to the last"
-            hint = "ratios within blocks are not moved by it, but times of different blocks are: report ratios, and look for heat, caches or growing files"
+            hint = "ratios within blocks are not moved by it, times across blocks are: report ratios, and look for heat, caches, growing files"
             yield {"workload": workload.name, "figure": math.expm1(share), "p": p, "what": what, "hint": hint}
 
 
