@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape as html
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,26 +47,30 @@ _SCRIPT = Path(__file__).with_name("page.js")
 
 def page(report: Report, drawn: Mapping[str, tuple[Picture, ...]]) -> str:
     """Return the report as HTML; every text that came from the trace is escaped."""
-    title = html(report.title)
-    script = _SCRIPT.read_text(encoding="utf-8")
     links = "".join(f'<a href="#{html(section.name)}">{html(section.name.replace("_", "-"))}</a> ' for section in report.sections)
     body = [
-        f"<h1>{title}</h1>",
-        _facts(report.facts),
+        f"<h1>{html(report.title)}</h1>",
+        facts_of(report.facts),
         f'<nav aria-label="sections">{links}</nav>',
-        f'<div class="table">{_table(report.sizes)}</div>',
+        f'<div class="table">{table_of(report.sizes)}</div>',
     ]
     for section in report.sections:
         body.append(f'<section id="{html(section.name)}"><h2>{html(section.title)}</h2>')
         if len(section.wide.rows) == 1 and len(section.wide.heads) > 12:
-            body.append(_facts([pair for pair in zip(section.wide.heads, section.wide.rows[0], strict=True) if pair[1]]))
+            body.append(facts_of([pair for pair in zip(section.wide.heads, section.wide.rows[0], strict=True) if pair[1]]))
         elif section.wide.rows:
-            body.append(f'<div class="table">{_table(section.wide)}</div>')
+            body.append(f'<div class="table">{table_of(section.wide)}</div>')
         body += [f'<p class="note">{html(note)}</p>' for note in section.notes]
         body.append(_how(report, section))
-        body += [_picture(picture) for picture in drawn.get(section.name, ())]
+        body += [picture_of(picture) for picture in drawn.get(section.name, ())]
         body.append("</section>")
     body += [f'<p class="note">{html(line)}</p>' for line in report.untold]
+    return document(report.title, body)
+
+
+def document(title: str, body: Iterable[str]) -> str:
+    """Return a page of pieces of HTML, in which every text has been escaped; the title is a text."""
+    script = _SCRIPT.read_text(encoding="utf-8")
     # Only the script whose hash stands here may run, and nothing may be fetched.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
@@ -74,12 +78,13 @@ def page(report: Report, drawn: Mapping[str, tuple[Picture, ...]]) -> str:
         '<meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title} - ringtape</title><style>{STYLE}</style>"
+        f"<title>{html(title)} - ringtape</title><style>{STYLE}</style>"
     )
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + f"\n<script>{script}</script></body></html>\n"
 
 
-def _facts(pairs: Mapping[str, str] | list[tuple[str, str]] | tuple[tuple[str, str], ...]) -> str:
+def facts_of(pairs: Mapping[str, str] | list[tuple[str, str]] | tuple[tuple[str, str], ...]) -> str:
+    """Return names and their texts as HTML."""
     items = pairs.items() if isinstance(pairs, Mapping) else pairs
     return "<dl>" + "".join(f"<dt>{html(name)}</dt><dd>{html(text)}</dd>" for name, text in items) + "</dl>"
 
@@ -91,7 +96,8 @@ def _how(report: Report, section: Section) -> str:
     return f'<p class="how">again: <code>{html(escape(verb))}</code><br>in Python: <code>import ringtape; {html(escape(call))}</code></p>'
 
 
-def _table(content: Cells) -> str:
+def table_of(content: Cells) -> str:
+    """Return a table as HTML; one with keys can be sorted."""
     named = zip(content.heads, content.numeric, strict=True)
     heads = "".join(f'<th scope="col" class="{"n" if numeric else ""}">{html(head)}</th>' for head, numeric in named)
     keys = content.keys or [[None] * len(content.heads)] * len(content.rows)
@@ -107,7 +113,8 @@ def _cell(value: str, key: float | None, numeric: bool) -> str:
     return f'<td class="{"n" if numeric else "t"}"{by}>{html(value)}</td>'
 
 
-def _picture(picture: Picture) -> str:
+def picture_of(picture: Picture) -> str:
+    """Return a picture as HTML."""
     data = base64.b64encode(png(picture.figure)).decode()
     caption = html(picture.caption)
     return f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
@@ -121,8 +128,19 @@ def write_page(report: Report, drawn: Mapping[str, tuple[Picture, ...]], file: s
     RingtapeError
         If the file cannot be written.
     """
+    save_page(page(report, drawn), file)
+
+
+def save_page(text: str, file: str) -> None:
+    """Write the text of a page to a file.
+
+    Raises
+    ------
+    RingtapeError
+        If the file cannot be written.
+    """
     try:
         with open(file, "w", encoding="utf-8") as target:
-            target.write(page(report, drawn))
+            target.write(text)
     except OSError as error:
         raise RingtapeError(f"{escape(file)}: {os.strerror(error.errno or 0).lower()}", "name a file that can be written") from None
