@@ -209,9 +209,8 @@ class _Single:
         os.mkfifo(lifeline, 0o600)
         line = self._specified()
         before, began = times(), time.monotonic_ns()
-        status, usage, last = self._under_tool(line, lifeline)
+        status, spent, waited_for, last = self._under_tool(line, lifeline)
         one.total = time.monotonic_ns() - began
-        spent = round((usage.ru_utime + usage.ru_stime) * 1e9)
         one.disturbance = disturbance(before, times())
         said = self._result()
         if said is None:
@@ -220,7 +219,9 @@ class _Single:
             return
         one.end, one.status, one.wall, one.message = said["end"], said["status"], said["wall"], said["message"]
         one.user, one.system, one.memory = said["user"], said["system"], said["memory"]
-        one.tool = max(0, spent - said["all"]) if self._treatment.tool != "none" else 0
+        if self._treatment.tool != "none":
+            # A tool that does not wait for what it runs (perf trace) has nothing of it in its own time.
+            one.tool = max(0, spent - min(said["all"], waited_for))
         if one.end in (FAILED, TIME_LIMIT):
             one.message = f"{one.message}: {self._text('stderr') or self._text('stdout')}".rstrip(": ")
         elif status is None or (status and self._treatment.tool != "none"):
@@ -259,8 +260,8 @@ class _Single:
         path.write_text(json.dumps(said), encoding="utf-8")
         return under([sys.executable, "-I", "-S", str(LAUNCHER), str(path)], "all")
 
-    def _under_tool(self, line: list[str], lifeline: Path) -> tuple[int | None, Any, str]:
-        """Run a line to its end: its status (None: it had to be ended), its usage, and its last words."""
+    def _under_tool(self, line: list[str], lifeline: Path) -> tuple[int | None, int, int, str]:
+        """Run a line to its end: its status (None: it had to be ended), CPU times as `_wait` has them, and its last words."""
         workload = self._workload
         limit = (workload.time_limit or self._study.time_limit) + PATIENCE + sum(3 * server.patience for server in workload.servers)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
@@ -279,13 +280,13 @@ class _Single:
             except OSError as error:
                 raise RingtapeError(f"{line[0]}: {(error.strerror or str(error)).lower()}") from None
             try:
-                status, usage = _wait(process, limit)
+                status, spent, waited_for = _wait(process, limit)
             except BaseException:
                 holder.close()  # the launcher ends all that it has started, and the tool itself
                 _kill(process)
                 raise
             words.seek(max(0, words.seek(0, os.SEEK_END) - 400))
-            return status, usage, " ".join(words.read().decode(errors="replace").split())[-300:]
+            return status, spent, waited_for, " ".join(words.read().decode(errors="replace").split())[-300:]
 
     def _result(self) -> dict[str, Any] | None:
         try:
@@ -341,8 +342,8 @@ def _free_port() -> int:
         return port
 
 
-def _wait(process: subprocess.Popen[bytes], limit: float) -> tuple[int | None, Any]:
-    """Wait for a tool and all that it waited for; after the limit end it."""
+def _wait(process: subprocess.Popen[bytes], limit: float) -> tuple[int | None, int, int]:
+    """Wait for a tool; after the limit end it. Return status, CPU time with that of all that it waited for, and of these alone (ns)."""
     descriptor = os.pidfd_open(process.pid)
     try:
         poll = select.poll()
@@ -352,9 +353,13 @@ def _wait(process: subprocess.Popen[bytes], limit: float) -> tuple[int | None, A
         os.close(descriptor)
     if not in_time:
         _signal_session(process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    # Of one that has ended and is not waited for: its own time, and that of the children that it has waited for (proc(5)).
+    words = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()
+    waited_for = sum(int(word) for word in words[13:15]) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return (process.returncode if in_time else None), usage
+    return (process.returncode if in_time else None), round((usage.ru_utime + usage.ru_stime) * 1e9), waited_for
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
