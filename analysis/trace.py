@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from functools import cached_property
@@ -362,8 +362,13 @@ class Trace:
         TraceError
             If a part that passed its checks still cannot be read.
         """
+        return self.collect_all([frame])[0]
+
+    def collect_all(self, frames: Sequence[pl.LazyFrame]) -> list[pl.DataFrame]:
+        """Run several queries over this trace at once, streaming: what they read in common is read once; errors as those of `collect`."""
         try:
-            return frame.collect(engine="streaming")
+            # One alone is not optimised for what it shares with others: that costs more than it takes to run a small query.
+            return [frames[0].collect(engine="streaming")] if len(frames) == 1 else pl.collect_all(frames, engine="streaming")
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise TraceError(f"{self.path}: reading failed: {' '.join(str(error).split())[:300]}") from None
 
