@@ -14,14 +14,9 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import IO, Protocol, cast
 
-import polars as pl
-
 from ringtape.analysis.trace import Trace
-from ringtape.schemas.errors import RingtapeError, TraceError, UsageError
+from ringtape.schemas.errors import RingtapeError, UsageError
 from ringtape.schemas.escape import escape
-
-BATCH = 1 << 18
-"""Rows that are held at once."""
 
 
 @dataclass(frozen=True)
@@ -72,23 +67,6 @@ def form(name: str) -> Form:
 def summary(name: str) -> str:
     """Return the first line of a form's file: what opens it."""
     return (sys.modules[form(name).write.__module__].__doc__ or "").partition("\n")[0].rstrip(".")
-
-
-def batches(trace: Trace, frame: pl.LazyFrame, size: int = BATCH) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a query over a trace in their order, a bounded number at a time.
-
-    Raises
-    ------
-    TraceError
-        If a part that passed its checks still cannot be read.
-    """
-    try:
-        for batch in frame.collect_batches(chunk_size=size, maintain_order=True, engine="streaming"):
-            for slice_ in batch.iter_slices(size):
-                if len(slice_):
-                    yield slice_.rechunk()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise TraceError(f"{trace.path}: reading failed: {' '.join(str(error).split())[:300]}") from None
 
 
 @contextmanager

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ringtape.analysis.exporting import batches
 from ringtape.analysis.perfetto_packets import BYTES_UNIT, COUNT_UNIT, Packets, track
 from ringtape.analysis.perfetto_threads import Threads
+from ringtape.analysis.pieces import batches
 from ringtape.analysis.summary import command_line
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.escape import escape
@@ -71,14 +71,20 @@ class _Tracks:
 
 
 def _memory(trace: Trace, packets: Packets, threads: Threads, tracks: _Tracks) -> Iterator[bytes]:
-    wanted = trace.scan("memory").filter(pl.col("kind") == 0, pl.col("pid") > 0).select("ts", "pid", *RESIDENT)
-    for batch in batches(trace, wanted):
+
+    last: dict[int, int] = {}
+
+    def wanted(piece: Trace) -> pl.LazyFrame:
+        return piece.scan("memory").filter(pl.col("kind") == 0, pl.col("pid") > 0).select("ts", "pid", *RESIDENT)
+
+    for batch in batches(trace, "memory", wanted):
         for (pid,), rows in batch.group_by("pid", maintain_order=True):
             parent = int(threads.process(np.array([pid]))[0])
             for column, name in RESIDENT.items():
                 number, described = tracks.of(parent, name, BYTES_UNIT)
                 values = rows[column].to_numpy()
-                changed = np.append(True, values[1:] != values[:-1])
+                changed = values != np.append(last.get(number, ~values[0]), values[:-1])
+                last[number] = int(values[-1])
                 yield described + packets.counters(rows["ts"].to_numpy()[changed], number, values[changed])
 
 
@@ -115,10 +121,12 @@ def _disk(name: object) -> str:
 
 def _depth(trace: Trace, packets: Packets, tracks: _Tracks) -> Iterator[bytes]:
     """Yield how many requests each disk's driver had at every change."""
-    done = trace.scan("block").filter(pl.col("issue") >= 0, pl.col("service") >= 0).select("ts", "disk", "issue", "service")
     waiting: dict[bytes, tuple[Ints, Ints]] = {}
     levels: dict[bytes, int] = {}
     none = np.empty(0, np.int64)
+
+    def done(piece: Trace) -> pl.LazyFrame:
+        return piece.scan("block").filter(pl.col("issue") >= 0, pl.col("service") >= 0).select("ts", "disk", "issue", "service")
 
     def put(disk: bytes, ts: Ints, steps: Ints, until: int | None) -> bytes:
         order = np.argsort(ts, kind="stable")
@@ -133,7 +141,7 @@ def _depth(trace: Trace, packets: Packets, tracks: _Tracks) -> Iterator[bytes]:
         number, described = tracks.of(0, f"{_disk(disk)}: requests in the driver", COUNT_UNIT)
         return described + packets.counters(ts[:cut][last], number, level[last])
 
-    for batch in batches(trace, done):
+    for batch in batches(trace, "block", done):
         until = int(batch["ts"][-1])
         for (disk,), rows in batch.group_by("disk", maintain_order=True):
             begin = (rows["ts"] + rows["issue"]).to_numpy()

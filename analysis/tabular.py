@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import polars as pl
 
-from ringtape.analysis.exporting import batches
+from ringtape.analysis.pieces import batches
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.escape import escape
 
@@ -20,9 +20,13 @@ def rows(trace: Trace, table: str) -> Iterator[pl.DataFrame]:
     RingtapeError
         If it was not recorded.
     """
-    frame = trace.event(table) if ":" in table else trace.frame(table)
-    yield trace.collect(frame.head(0))
-    yield from batches(trace, frame)
+    tracepoint = ":" in table
+
+    def decoded(of: Trace) -> pl.LazyFrame:
+        return of.event(table) if tracepoint else of.frame(table)
+
+    yield trace.collect(decoded(trace).head(0))
+    yield from batches(trace, "events" if tracepoint else table, decoded)
 
 
 def texts(frame: pl.DataFrame, text: Callable[[bytes], str]) -> pl.DataFrame:
