@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -14,14 +14,9 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import IO, Protocol, cast
 
-import polars as pl
-
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.errors import RingtapeError, UsageError
 from ringtape.schemas.escape import escape
-
-BATCH = 1 << 18
-"""Rows that are held at once."""
 
 
 @dataclass(frozen=True)
@@ -72,42 +67,6 @@ def form(name: str) -> Form:
 def summary(name: str) -> str:
     """Return the first line of a form's file: what opens it."""
     return (sys.modules[form(name).write.__module__].__doc__ or "").partition("\n")[0].rstrip(".")
-
-
-def batches(trace: Trace, table: str, read: Callable[[int | None, int | None], pl.LazyFrame], rows: int = BATCH) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a query over a table in the order of time, a bounded number at a time.
-
-    Parameters
-    ----------
-    trace : Trace
-        The recording.
-    table : str
-        The table whose rows the query returns, one for one or fewer.
-    read : callable
-        ``(since, until)`` to the query over that window of ``ts``: bounds as those of `Trace.scan`.
-    rows : int
-        Rows of the table that are looked at once, about; so many more as have the same ``ts``.
-
-    Raises
-    ------
-    TraceError
-        If a part that passed its checks still cannot be read.
-    """
-    # One query for all rows, taken in batches, lets polars read ahead without bound: 3 GB for 10 million rows of text.
-    for since, until in windows(trace, table, rows):
-        found = trace.collect(read(since, until))
-        if len(found):
-            yield found.rechunk()
-
-
-def windows(trace: Trace, table: str, rows: int = BATCH) -> list[tuple[int | None, int | None]]:
-    """Return bounds of ``ts``, half open, between which about so many rows of a table lie: together all of them."""
-    if trace.rows(table) <= rows:
-        return [(None, None)]
-    step = max(1, rows // 64)
-    sample = trace.collect(trace.scan(table).select(pl.col("ts").gather_every(step)))["ts"].sort()
-    cuts = sample.gather_every(rows // step)[1:].unique(maintain_order=True).to_list()
-    return list(zip([None, *cuts], [*cuts, None], strict=True))
 
 
 @contextmanager

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ringtape.analysis.exporting import batches
 from ringtape.analysis.perfetto_packets import BYTES_UNIT, COUNT_UNIT, Packets, track
 from ringtape.analysis.perfetto_threads import Threads
+from ringtape.analysis.pieces import batches
 from ringtape.analysis.summary import command_line
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.escape import escape
@@ -72,8 +72,10 @@ class _Tracks:
 
 def _memory(trace: Trace, packets: Packets, threads: Threads, tracks: _Tracks) -> Iterator[bytes]:
 
-    def wanted(since: int | None, until: int | None) -> pl.LazyFrame:
-        return trace.scan("memory", since, until).filter(pl.col("kind") == 0, pl.col("pid") > 0).select("ts", "pid", *RESIDENT)
+    last: dict[int, int] = {}
+
+    def wanted(piece: Trace) -> pl.LazyFrame:
+        return piece.scan("memory").filter(pl.col("kind") == 0, pl.col("pid") > 0).select("ts", "pid", *RESIDENT)
 
     for batch in batches(trace, "memory", wanted):
         for (pid,), rows in batch.group_by("pid", maintain_order=True):
@@ -81,7 +83,8 @@ def _memory(trace: Trace, packets: Packets, threads: Threads, tracks: _Tracks) -
             for column, name in RESIDENT.items():
                 number, described = tracks.of(parent, name, BYTES_UNIT)
                 values = rows[column].to_numpy()
-                changed = np.append(True, values[1:] != values[:-1])
+                changed = values != np.append(last.get(number, ~values[0]), values[:-1])
+                last[number] = int(values[-1])
                 yield described + packets.counters(rows["ts"].to_numpy()[changed], number, values[changed])
 
 
@@ -118,13 +121,12 @@ def _disk(name: object) -> str:
 
 def _depth(trace: Trace, packets: Packets, tracks: _Tracks) -> Iterator[bytes]:
     """Yield how many requests each disk's driver had at every change."""
-
-    def done(since: int | None, until: int | None) -> pl.LazyFrame:
-        return trace.scan("block", since, until).filter(pl.col("issue") >= 0, pl.col("service") >= 0).select("ts", "disk", "issue", "service")
-
     waiting: dict[bytes, tuple[Ints, Ints]] = {}
     levels: dict[bytes, int] = {}
     none = np.empty(0, np.int64)
+
+    def done(piece: Trace) -> pl.LazyFrame:
+        return piece.scan("block").filter(pl.col("issue") >= 0, pl.col("service") >= 0).select("ts", "disk", "issue", "service")
 
     def put(disk: bytes, ts: Ints, steps: Ints, until: int | None) -> bytes:
         order = np.argsort(ts, kind="stable")

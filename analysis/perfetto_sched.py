@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ringtape.analysis.exporting import batches
 from ringtape.analysis.perfetto_packets import Packets
 from ringtape.analysis.perfetto_threads import Threads
+from ringtape.analysis.pieces import batches
 from ringtape.analysis.schedule import BLOCKED, RUNNING, WAITING
 from ringtape.analysis.trace import Trace
 
@@ -35,7 +35,7 @@ def cpus(trace: Trace, packets: Packets, threads: Threads) -> Iterator[bytes]:
     """Yield switches, wake-ups and flows. Where no recorded thread was on a CPU, it is shown as idle."""
     pending: dict[int, dict[str, Any]] = {}
     flows = 1
-    for batch in batches(trace, "sched", lambda since, until: trace.scan("sched", since, until).select(pl.col(COLUMNS).cast(pl.Int64))):
+    for batch in batches(trace, "sched", lambda piece: piece.scan("sched").select(pl.col(COLUMNS).cast(pl.Int64))):
         columns = {name: batch[name].to_numpy() for name in COLUMNS}
         stays = ~np.isin(columns["kind"], (WAITING, BLOCKED))
         for cpu in np.unique(columns["cpu"]).tolist():

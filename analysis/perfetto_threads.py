@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ringtape.analysis.exporting import batches
 from ringtape.analysis.ledger import CHILD, UNFINISHED
-from ringtape.analysis.naming import comm_text, decoded, is_error, syscall_label
+from ringtape.analysis.naming import comm_text, syscall_label
 from ringtape.analysis.perfetto_packets import Packets, track
+from ringtape.analysis.pieces import batches
 from ringtape.analysis.trace import Trace
 from ringtape.analysis.wire import message, number, where
 from ringtape.schemas.abi import syscalls as abi_calls
@@ -115,9 +115,8 @@ def calls(trace: Trace, packets: Packets, threads: Threads) -> Iterator[bytes]:
     names = _Names(packets, trace.header.abi)
     kinds = declared("syscalls").column("kind").values
 
-    def wanted(since: int | None, until: int | None) -> pl.LazyFrame:
-        frame = decoded(trace.scan("syscalls", since, until), declared("syscalls"), trace.header.abi, trace.commands)
-        return frame.select("ts", "dur", "ret", *ARGS, "pid", "tid", "nr", "abi", "kind", "cpu", "errno", is_error().alias("failed"))
+    def wanted(piece: Trace) -> pl.LazyFrame:
+        return piece.frame("syscalls").select("ts", "dur", "ret", *ARGS, "pid", "tid", "nr", "abi", "kind", "cpu", "errno")
 
     for batch in batches(trace, "syscalls", wanted):
         ts, dur, ret, kind = (batch[name].to_numpy().astype(np.int64) for name in ("ts", "dur", "ret", "kind"))
@@ -127,7 +126,7 @@ def calls(trace: Trace, packets: Packets, threads: Threads) -> Iterator[bytes]:
             if (kind < 128).all() and (kind >= 0).all()
             else []
         )
-        errors = batch["errno"].unique().drop_nulls().to_list()
+        errors = batch["errno"].unique(maintain_order=True).drop_nulls().to_list()
         numbers = dict(zip(errors, packets.passing(errors).tolist(), strict=True))
         errno = (
             batch["errno"].replace_strict(list(numbers), list(numbers.values()), default=0, return_dtype=pl.Int64).fill_null(0).to_numpy()
@@ -158,10 +157,10 @@ def _paths(trace: Trace, packets: Packets, batch: pl.DataFrame) -> tuple[Ints, n
     nothing = np.zeros(len(batch), np.int64)
     if "paths" not in trace.tables:
         return nothing, nothing > 0
-    since, until = batch["ts"][0], batch["ts"][-1] + 1
-    wanted = trace.scan("paths", since, until).filter(pl.col("kind") == 0).select("tid", "ts", "arg", "value")
+    edges = batch.select(since=pl.col("ts").min(), until=pl.col("ts").max() + 1).row(0)
+    wanted = trace.scan("paths", *edges).filter(pl.col("kind") == 0).select("tid", "ts", "arg", "value")
     given = trace.collect(wanted).sort("arg").unique(["tid", "ts"], keep="first", maintain_order=True)
-    distinct = given["value"].unique()
+    distinct = given["value"].unique(maintain_order=True)
     texts = pl.DataFrame({"value": distinct, "path": packets.passing([comm_text(value) for value in distinct])})
     found = batch.select("tid", "ts").join(given.join(texts, on="value"), on=["tid", "ts"], how="left", maintain_order="left")["path"]
     return found.fill_null(0).to_numpy(), found.is_not_null().to_numpy()

@@ -4,8 +4,8 @@ Two passes. The first counts durations in a histogram of 64 buckets per power of
 the bucket that holds each wanted rank. The second counts the distinct durations inside those buckets alone: a bucket
 around 2**k ns holds at most 2**(k-6) of them, so memory depends on the number of groups and not on that of rows.
 
-Where groups are few, durations below `SHORT` ns have a bucket each in the first pass: most ranks are found by it alone, and
-the second reads only what lies above.
+Where groups are few, durations below `SHORT` ns have a bucket each in the first pass, and longer ones are counted one by one beside
+it, as long as they are no more than `LONG`: one reading of the files tells everything then.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ FINEST = 64
 """Buckets per power of two; durations below 128 ns have one each."""
 SHORTEST, SHORT = 128, 1 << 17
 """Durations (ns) below which each has a bucket of its own: always, and where groups are few."""
+LONG = 1 << 23
+"""Longer durations of which each may be counted: what that needs stays below half a gigabyte though all be different."""
 FEW = ["nr", "abi"]
 """What tells few groups apart: there are some hundreds of system calls."""
 
@@ -62,27 +64,39 @@ def histogram(trace: Trace, calls: pl.LazyFrame, keys: Sequence[str]) -> pl.Data
     return trace.collect(counted).sort(*keys, "bucket")
 
 
-def _of_few(trace: Trace, calls: pl.LazyFrame) -> pl.DataFrame:
+def _of_few(trace: Trace, calls: pl.LazyFrame) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     """Count the durations of each system call: the result of `histogram` with a bucket for each duration below `SHORT`.
+
+    Beside it, the number of each longer duration (``nr``, ``abi``, ``bucket``, ``value``, ``count``), unless they are too many.
 
     To group by one number costs half of grouping by three columns, and a conditional bucket a third on top of it.
     """
     width = 2 * SHORT
-    packed = (pl.col("nr").cast(pl.Int64) * 256 + pl.col("abi").cast(pl.Int64) + 128) * width + pl.col("dur").clip(0, SHORT)
-    counted = trace.collect(calls.group_by(packed.alias("packed")).agg(pl.len().cast(pl.Int64).alias("count")))
+    duration, count = pl.col("dur"), pl.len().cast(pl.Int64).alias("count")
+    packed = (pl.col("nr").cast(pl.Int64) * 256 + pl.col("abi").cast(pl.Int64) + 128) * width + duration.clip(0, SHORT)
+    above = calls.filter(duration >= SHORT)
+    # Both at once read and decode the files once. What is cut off here is told by the count beside it.
+    each = above.select(*FEW, "dur").head(LONG + 1).group_by(*FEW, duration.alias("value")).agg(count)
+    counted, longer = trace.collect_all([calls.group_by(packed.alias("packed")).agg(count), each])
     group, duration = pl.col("packed") // width, pl.col("packed") - pl.col("packed") // width * width
-    short = counted.select(
+    placed = counted.select(
         (group // 256).cast(pl.Int32).alias("nr"),
         (group - group // 256 * 256 - 128).cast(pl.Int8).alias("abi"),
         duration.cast(pl.Int32).alias("bucket"),
         "count",
         duration.alias("smallest"),
         duration.alias("largest"),
-    ).filter(pl.col("bucket") < SHORT)
-    duration = pl.col("dur")
-    long = calls.filter(duration >= SHORT).group_by(*FEW, place(duration, SHORT).alias("bucket"))
-    rest = trace.collect(long.agg(pl.len().cast(pl.Int64).alias("count"), duration.min().alias("smallest"), duration.max().alias("largest")))
-    return pl.concat([short, rest]).sort(*FEW, "bucket")
+    )
+    short, beyond = placed.filter(pl.col("bucket") < SHORT), placed.filter(pl.col("bucket") == SHORT)["count"].sum()
+    if beyond <= LONG:
+        known = longer.with_columns(place(pl.col("value"), SHORT).alias("bucket"))
+        value = pl.col("value")
+        rest = known.group_by(*FEW, "bucket").agg(pl.col("count").sum(), value.min().alias("smallest"), value.max().alias("largest"))
+    else:
+        known, duration = None, pl.col("dur")
+        grouped = above.group_by(*FEW, place(duration, SHORT).alias("bucket"))
+        rest = trace.collect(grouped.agg(count, duration.min().alias("smallest"), duration.max().alias("largest")))
+    return pl.concat([short, rest.select(short.columns)]).sort(*FEW, "bucket"), known
 
 
 @dataclass(frozen=True)
@@ -189,7 +203,7 @@ def quantiles(
         and ``high_<i>`` are null for groups of which no call is known for certain to exist.
     """
     short = SHORT if list(keys) == FEW else SHORTEST
-    counted = _of_few(trace, calls) if list(keys) == FEW else histogram(trace, calls, keys)
+    counted, known = _of_few(trace, calls) if list(keys) == FEW else (histogram(trace, calls, keys), None)
     groups = counted.select(keys).unique(maintain_order=True)
     shared = [key for key in keys if key in lost.columns]
     if len(lost) and len(shared) == len(keys):
@@ -205,7 +219,7 @@ def quantiles(
     sides = ("low", "high") if len(missing) else ("low",)
     for side in sides:
         here = missing.filter(pl.col("high") > 1) if side == "high" else missing
-        found = _side_quantiles(trace, calls, keys, groups, counted, here, side, wanted, spares, short)
+        found = _side_quantiles(_Calls(trace, calls, keys, groups, short, known), counted, here, side, wanted, spares)
         result = result.with_columns(pl.Series(f"{side}_{index}", values, pl.Int64) for index, values in enumerate(found))
     if len(sides) == 1:
         result = result.with_columns(pl.col(f"low_{index}").alias(f"high_{index}") for index in range(len(wanted)))
@@ -221,22 +235,26 @@ def _missing(lost: pl.DataFrame, groups: pl.DataFrame, shared: list[str]) -> pl.
     return joined.select(columns)
 
 
+@dataclass(frozen=True)
+class _Calls:
+    """The calls that are asked about: where they are read, how they are grouped, and which durations are counted already."""
+
+    trace: Trace
+    rows: pl.LazyFrame
+    keys: Sequence[str]
+    groups: pl.DataFrame
+    short: int
+    known: pl.DataFrame | None
+
+
 def _side_quantiles(
-    trace: Trace,
-    calls: pl.LazyFrame,
-    keys: Sequence[str],
-    groups: pl.DataFrame,
-    counted: pl.DataFrame,
-    missing: pl.DataFrame,
-    edge: str,
-    wanted: Sequence[Fraction],
-    spares: Ints,
-    short: int,
+    calls: _Calls, counted: pl.DataFrame, missing: pl.DataFrame, edge: str, wanted: Sequence[Fraction], spares: Ints
 ) -> list[list[int | None]]:
+    short = calls.short
     search = _first_reaching if edge == "low" else _last_open
     coarse = _merge(counted, missing, edge, ("group", "bucket"), short)
     present = np.unique(_numbers(coarse, "group"))
-    answers: list[list[int | None]] = [[None] * len(groups) for _ in wanted]
+    answers: list[list[int | None]] = [[None] * len(calls.groups) for _ in wanted]
     if not len(present):
         return answers
     side = _side(coarse, spares, present)
@@ -244,7 +262,7 @@ def _side_quantiles(
     totals = (side.totals(side.recorded), side.totals(side.lost))
     chosen = [np.minimum(search(side, before, totals, q), np.append(side.starts[1:], len(coarse)) - 1) for q in wanted]
 
-    fine = _distinct(trace, calls, keys, groups, coarse, np.unique(np.concatenate(chosen)), short)
+    fine = _distinct(calls, coarse, np.unique(np.concatenate(chosen)))
     fine = _merge(fine, _inside(missing, edge, fine, short), edge, ("group", "bucket", "value"), short).filter(pl.col("value").is_not_null())
     ends = np.flatnonzero(np.diff(np.append(_row_of(fine), -1)))
     begins = np.append(0, ends[:-1] + 1)
@@ -296,9 +314,7 @@ def _inside(missing: pl.DataFrame, edge: str, fine: pl.DataFrame, short: int) ->
     return placed.join(fine.select("group", "bucket").unique(), on=["group", "bucket"], how="semi")
 
 
-def _distinct(
-    trace: Trace, calls: pl.LazyFrame, keys: Sequence[str], groups: pl.DataFrame, coarse: pl.DataFrame, rows: Ints, short: int
-) -> pl.DataFrame:
+def _distinct(calls: _Calls, coarse: pl.DataFrame, rows: Ints) -> pl.DataFrame:
     """Count the distinct durations inside the buckets that hold a wanted rank; a bucket of one value needs no look."""
     inside = coarse[rows]
     single = inside.filter(pl.col("smallest") == pl.col("largest")).select("group", "bucket", pl.col("smallest").alias("value"), "count")
@@ -307,15 +323,21 @@ def _distinct(
     several = inside.filter(pl.col("smallest") < pl.col("largest"))
     pieces = [single, hollow]
     if len(several):
-        wanted = several.join(groups, on="group").select(*keys, "bucket", "group")
-        low, high = several["smallest"].min(), several["largest"].max()
-        number = place(pl.col("dur"), short).alias("bucket")
-        looked = (
-            calls.filter(pl.col("dur").is_between(low, high))
-            .select(*keys, "dur", number)
-            .join(wanted.lazy(), on=[*keys, "bucket"], nulls_equal=True)
-            .group_by("group", "bucket", pl.col("dur").alias("value"))
-            .agg(pl.len().cast(pl.Int64).alias("count"))
-        )
-        pieces.append(trace.collect(looked).select(single.columns))
+        wanted = several.join(calls.groups, on="group").select(*calls.keys, "bucket", "group")
+        pieces.append(_looked_up(calls, wanted, several["smallest"].min(), several["largest"].max()).select(single.columns))
     return pl.concat(pieces).sort("group", "bucket", "value")
+
+
+def _looked_up(calls: _Calls, wanted: pl.DataFrame, low: Any, high: Any) -> pl.DataFrame:
+    """Count the distinct durations in some buckets; ``low`` and ``high`` (ns) hold between them all that lies in those."""
+    on = [*calls.keys, "bucket"]
+    if calls.known is not None:
+        return calls.known.join(wanted, on=on, nulls_equal=True)
+    counted = (
+        calls.rows.filter(pl.col("dur").is_between(low, high))
+        .select(*calls.keys, "dur", place(pl.col("dur"), calls.short).alias("bucket"))
+        .join(wanted.lazy(), on=on, nulls_equal=True)
+        .group_by("group", "bucket", pl.col("dur").alias("value"))
+        .agg(pl.len().cast(pl.Int64).alias("count"))
+    )
+    return calls.trace.collect(counted)

@@ -14,6 +14,8 @@ FEWEST_STALLS = 6
 CYCLES = 3
 """Times that a period has to fit into the recording."""
 SHUFFLES = 199
+_SHOWN = 0.05
+"""Probability above which a period is not told at all."""
 ALIKE = 0.8
 """Of frequencies whose power is at least this share of the greatest, the lowest is the period: the others are its multiples."""
 
@@ -120,12 +122,16 @@ def period(stalls: Ints, calls: Ints, seed: int = 0) -> Period | None:
 
     found = power(stalls)
     most = float(found.max())
-    by_chance = min(1.0, len(found) * float(np.exp(-most)))
-    if by_chance > 0.05:
+    if len(found) * float(np.exp(-most)) > _SHOWN:
         return None
     at = int(np.flatnonzero(found >= ALIKE * most)[0])
     while at + 1 < len(found) and found[at + 1] > found[at]:
         at += 1
+    length = _refined(stalls, (at + low) / pad, 1 / pad)
+    strength, cycles = _strength(stalls, length)
+    by_chance = min(1.0, len(found) * float(np.exp(-cycles * strength**2)))
+    if by_chance > _SHOWN:
+        return None
     rng = np.random.default_rng(seed)
     share = calls / calls.sum()
     floor = calls > 0
@@ -134,11 +140,10 @@ def period(stalls: Ints, calls: Ints, seed: int = 0) -> Period | None:
     for _ in range(SHUFFLES):
         chosen = rng.choice(steps, drawn, replace=False, p=share)
         as_clear += float(power(chosen).max()) >= most
-    length = _refined(stalls, (at + low) / pad, 1 / pad)
-    strength, cycles = _strength(stalls, length)
-    by_chance = min(1.0, len(found) * float(np.exp(-cycles * strength**2)))
-    p = max(by_chance, as_clear / SHUFFLES)
-    return Period(length, strength, p) if p <= 0.05 else None
+        if as_clear / SHUFFLES > _SHOWN:
+            # No further draw makes it less: most of what has no period is told by a few.
+            return None
+    return Period(length, strength, max(by_chance, as_clear / SHUFFLES))
 
 
 def _strength(stalls: Ints, length: float) -> tuple[float, int]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import polars as pl
 
-from ringtape.analysis.exporting import batches
+from ringtape.analysis.pieces import batches
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.escape import escape
 
@@ -21,9 +20,13 @@ def rows(trace: Trace, table: str) -> Iterator[pl.DataFrame]:
     RingtapeError
         If it was not recorded.
     """
-    read, stored = (partial(trace.event, table), "events") if ":" in table else (partial(trace.frame, table), table)
-    yield trace.collect(read().head(0))
-    yield from batches(trace, stored, read)
+    tracepoint = ":" in table
+
+    def decoded(of: Trace) -> pl.LazyFrame:
+        return of.event(table) if tracepoint else of.frame(table)
+
+    yield trace.collect(decoded(trace).head(0))
+    yield from batches(trace, "events" if tracepoint else table, decoded)
 
 
 def texts(frame: pl.DataFrame, text: Callable[[bytes], str]) -> pl.DataFrame:

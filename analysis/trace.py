@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from difflib import get_close_matches
@@ -203,9 +203,15 @@ class Trace:
         parts = self._sound(table, *self._bounds(kind, since, until))
         if not parts:
             return pl.LazyFrame(schema=pl.Schema(arrow_schema(kind)))
-        frame = pl.scan_parquet([self._file(part) for part in parts], glob=False, extra_columns="ignore", cache=False).select(
-            column.name for column in kind.columns
-        )
+        return self.selected(kind, self.stored(parts), since, until)
+
+    def stored(self, parts: Sequence[Part]) -> pl.LazyFrame:
+        """Return the columns of parts of one table that `sound` returned: all rows, whatever was asked about."""
+        columns = [column.name for column in declared(parts[0].table).columns]
+        return pl.scan_parquet([self._file(part) for part in parts], glob=False, extra_columns="ignore", cache=False).select(columns)
+
+    def selected(self, kind: Table, frame: pl.LazyFrame, since: int | None, until: int | None) -> pl.LazyFrame:
+        """Return the rows of a table that lie between two times and belong to what was asked about."""
         bounds = [pl.col("ts") >= since] if since is not None else []
         bounds += [pl.col("ts") < until] if until is not None else []
         bounds += self.narrowing.rows(kind)
@@ -220,6 +226,10 @@ class Trace:
 
     def _file(self, part: Part) -> Path:
         return Path(f"/proc/self/fd/{self._live[part.file]}") if part.file in self._live else self.folder.path_of(part)
+
+    def sound(self, table: str) -> list[Part]:
+        """Return the checked parts of a table in which there are rows that were asked about; errors as those of `scan`."""
+        return self._sound(table, *self._bounds(declared(table), None, None))
 
     def _sound(self, table: str, since: int | None, until: int | None) -> list[Part]:
         """Return the checked parts of a window; those of a recording that goes on are held open, as its merges delete what they replace."""
@@ -360,8 +370,13 @@ class Trace:
         TraceError
             If a part that passed its checks still cannot be read.
         """
+        return self.collect_all([frame])[0]
+
+    def collect_all(self, frames: Sequence[pl.LazyFrame]) -> list[pl.DataFrame]:
+        """Run several queries over this trace at once, streaming: what they read in common is read once; errors as those of `collect`."""
         try:
-            return frame.collect(engine="streaming")
+            # One alone is not optimised for what it shares with others: that costs more than it takes to run a small query.
+            return [frames[0].collect(engine="streaming")] if len(frames) == 1 else pl.collect_all(frames, engine="streaming")
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise TraceError(f"{self.path}: reading failed: {' '.join(str(error).split())[:300]}") from None
 

@@ -7,14 +7,14 @@ from typing import IO
 
 import polars as pl
 
-from ringtape.analysis.exporting import Choices, batches, origin
+from ringtape.analysis.exporting import Choices, origin
 from ringtape.analysis.ledger import CHILD, UNFINISHED
-from ringtape.analysis.naming import decoded, syscall_label
+from ringtape.analysis.naming import syscall_label
+from ringtape.analysis.pieces import batches
 from ringtape.analysis.summary import command_line
 from ringtape.analysis.trace import Trace
 from ringtape.analysis.verb import loss_sentence
 from ringtape.schemas.escape import escape
-from ringtape.schemas.table import table as declared
 
 LATEST = (1 << 63) - 1
 ARGS = tuple(f"arg{number}" for number in range(6))
@@ -77,12 +77,7 @@ def write(trace: Trace, file: IO[bytes], choices: Choices) -> list[str]:  # noqa
         pl.lit('", "ts": '), _microseconds(pl.col("ts") - begin), more, pl.lit(', "pid": '), "pid", pl.lit(', "tid": '), "tid",
         pl.lit(', "args": {"ret": "'), "ret", pl.lit('"'), errno, *arguments, pl.lit("}}"),
     )  # fmt: skip
-
-    def lines(since: int | None, until: int | None) -> pl.LazyFrame:
-        frame = decoded(trace.scan("syscalls", since, until), declared("syscalls"), trace.header.abi, trace.commands)
-        return frame.sort("ts", maintain_order=True).select(line.alias("line"))
-
-    for batch in batches(trace, "syscalls", lines):
+    for batch in batches(trace, "syscalls", lambda piece: piece.frame("syscalls").select(line.alias("line"))):
         file.write((("" if first else ",\n") + ",\n".join(batch["line"])).encode())
         first = False
     file.write(b"\n]}\n")

@@ -42,16 +42,18 @@ def write(trace: Trace, file: IO[bytes], choices: Choices) -> list[str]:
     for moved in accesses.frames():
         unplaced += int((moved["offset"] < 0).sum())
         frame = moved.with_columns(pl.col("offset").clip(0)).with_row_index("at")
-        for number, extent in frame.group_by("name").agg((pl.col("offset") + pl.col("count")).max()).iter_rows():
+        for number, extent in frame.group_by("name", maintain_order=True).agg((pl.col("offset") + pl.col("count")).max()).iter_rows():
             fresh = number not in extents
             extents[number] = max(extents.get(number, -1), extent)
             if fresh:
                 file.write(f"{'0 ' if timed else ''}{file_name(number, accesses.known.values[number][0])} add\n".encode())
-        numbers = frame["name"].unique()
+        numbers = frame["name"].unique(maintain_order=True)
         texts = pl.DataFrame({"name": numbers, "file": [file_name(one, accesses.known.values[one][0]) for one in numbers]})
         told = frame.join(texts, on="name", maintain_order="left")
         moves = pl.concat_str("file", pl.when("write").then(pl.lit(" write ")).otherwise(pl.lit(" read ")), "offset", pl.lit(" "), "count")
-        edges = told.group_by("name", "file").agg(pl.col("ts", "at").first().name.suffix("_first"), pl.col("ts", "at").last().name.suffix("_last"))
+        edges = told.group_by("name", "file", maintain_order=True).agg(
+            pl.col("ts", "at").first().name.suffix("_first"), pl.col("ts", "at").last().name.suffix("_last")
+        )
         lines = pl.concat(
             [
                 told.select("at", pl.lit(1, pl.Int8).alias("rank"), "ts", moves.alias("text")),

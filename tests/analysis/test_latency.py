@@ -8,6 +8,7 @@ from collections import defaultdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import polars as pl
 import pytest
@@ -87,6 +88,18 @@ def test_under_losses_the_interval_holds_the_truth_of_every_group(rows: list[dic
                     assert found[f"{name}_low"] <= nth(values, q) <= found[f"{name}_high"], (by, name)
                     if found[name] is not None:
                         assert found[name] == nth(values, q)
+
+
+@settings(max_examples=60, deadline=None)
+@given(calls, st.sampled_from([0, 2, module.LONG]))
+def test_by_system_call_it_is_the_order_statistic_however_many_longer_durations_are_counted_one_by_one(rows: list[dict[str, Any]], most: int) -> None:
+    kept = [{**row, "lost": False} for row in rows]
+    with tempfile.TemporaryDirectory() as folder, patch.object(module, "LONG", most):
+        result = latency(opened(Path(folder) / "t", kept))
+    assert result["calls"].sum() == len(kept)
+    for found in result.iter_rows(named=True):
+        values = [row["dur"] for row in kept if row["nr"] == {"read": READ, "write": WRITE}[found["syscall"]]]
+        assert [found[name] for name in QUANTILES] == [nth(values, q) for q in QUANTILES.values()]
 
 
 @settings(max_examples=60, deadline=None)

@@ -70,6 +70,12 @@ def _library(shop: Workshop) -> Section:
     return library.measure(shop)
 
 
+def _analyses(shop: Workshop) -> Section:
+    from tests.bench import analyses
+
+    return analyses.measure(shop)
+
+
 SECTIONS: dict[str, Callable[[Workshop], Section]] = {
     "null-call": _null_call,
     "throughput": _throughput,
@@ -80,6 +86,7 @@ SECTIONS: dict[str, Callable[[Workshop], Section]] = {
     "server": _server,
     "response": _response,
     "library": _library,
+    "analyses": _analyses,
 }
 
 
