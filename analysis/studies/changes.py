@@ -63,7 +63,8 @@ def _session(number: int, session: Mapping[str, Any]) -> Iterator[tuple[str, str
     before, after = session.get("before"), session.get("after")
     if not isinstance(before, Mapping):
         return
-    cpus = len(before.get("cpus") or ()) or 1
+    listed = before.get("cpus")
+    cpus = len(listed) if isinstance(listed, list) and listed else 1
     load = before.get("load")
     if isinstance(load, list) and load and isinstance(load[0], int | float) and load[0] > HIGH_LOAD * cpus:
         yield f"load average {load[0]:.2f} on {cpus} CPUs before session {number}", "let the machine come to rest before a study is begun"

@@ -71,6 +71,10 @@ class Results:
 
         A block that stayed disturbed after the last attempt counts, and is marked in the column ``disturbed``.
         """
+        return self._measured
+
+    @cached_property
+    def _measured(self) -> pl.DataFrame:
         runs = self.runs.filter(pl.col("repetition") >= 0)
         last = runs.filter(pl.col("attempt") == pl.col("attempt").max().over("block"))
         return last.filter((pl.col("end") == COMPLETED).all().over("block", "treatment"))
