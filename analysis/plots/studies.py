@@ -18,7 +18,8 @@ TREATMENTS = (*COLOURS[:6], "#222222")
 CONTROL = "#777777"
 """Colour of the baseline against itself, which is no tool."""
 _POINT = 9.0
-_LEAST_BAND = 0.3
+_LEAST_BAND, _HIGHEST = 0.3, 4.4
+"""Inches: of the band of a workload, and of all of them."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def slowdown_forest(lines: Sequence[Line], title: str, note: str = "") -> Figure
     title, note : str
         What stands above and below.
     """
-    with figure_with_axes(title, note, (7.5, 1.35 + 0.36 * max(3, len(lines)))) as (figure, axes):
+    with figure_with_axes(title, note, (7.5, max(2.6, 1.35 + 0.36 * len(lines)))) as (figure, axes):
         if not lines:
             say_nothing(axes, "no block has both the tool and the baseline")
             return figure
@@ -78,10 +79,11 @@ def overview(lines: Sequence[Line], title: str, note: str = "", *, time: bool = 
     groups = list(dict.fromkeys(line.group for line in lines))
     names = list(dict.fromkeys(line.name for line in drawn if not line.control))
     order = [*(line.name for line in drawn[:1] if line.control), *names]
-    band = max(_LEAST_BAND, 0.08 * (len(order) + 1.6))
+    # As high as the marks need, but no higher than a slide has room for, as long as bands can be told apart.
+    band = max(_LEAST_BAND, min(0.08 * (len(order) + 1.6), _HIGHEST / max(1, len(groups))))
     left_out = len(lines) - len(drawn)
     notes = [note] * bool(note) + [f"{left_out} below 0 are not drawn"] * bool(left_out)
-    with figure_with_axes(title, "; ".join(notes), (7.5, 1.35 + band * max(2, len(groups)))) as (figure, axes):
+    with figure_with_axes(title, "; ".join(notes), (7.5, max(3.2, 1.35 + band * len(groups)))) as (figure, axes):
         if not drawn:
             say_nothing(axes, "no block has both the tool and the baseline")
             return figure

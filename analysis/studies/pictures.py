@@ -21,18 +21,19 @@ def draw(reading: Reading) -> tuple[Picture, ...]:
     """Return the pictures of a study, that of all workloads first."""
     study = reading.results.study
     every = _slowdowns(reading)
-    blocks = f"line: {100 * reading.level:.4g} % interval; each point a block"
+    # In the title, not in a note: in a column there is no room for one.
+    blocks = f"{100 * reading.level:.4g} % intervals, a point for each block"
     name = escape(study.name)
-    found = [Picture("slowdowns", f"Slowdown of every workload under every tool ({name})", overview(every, f"Slowdown: {name}", blocks))]
+    found = [Picture("slowdowns", f"Slowdown of every workload under every tool ({name})", overview(every, f"Slowdown: {name} ({blocks})"))]
     for number, workload in enumerate(study.workloads, 1):
         own = [line for line in every if line.group == escape(workload.name)]
         shown = escape(workload.name)
-        figure = slowdown_forest(own, f"Slowdown of {shown}", blocks)
+        figure = slowdown_forest(own, f"Slowdown of {shown} ({blocks})")
         found.append(Picture(f"slowdown-{number:02}-{_file_name(workload.name)}", f"Slowdown of {shown}, with its control", figure))
     costs = _costs(reading)
     if costs:
         found.append(
-            Picture("cost-per-event", f"Wall time that an event adds ({name})", overview(costs, f"Cost of an event: {name}", blocks, time=True))
+            Picture("cost-per-event", f"Wall time that an event adds ({name})", overview(costs, f"Cost of an event: {name} ({blocks})", time=True))
         )
     return tuple(found)
 
