@@ -18,6 +18,8 @@ from ringtape.analysis.words import words
 from ringtape.schemas.escape import escape
 from ringtape.schemas.units import format_duration, format_size
 
+MOST_REPETITIONS = 10_000
+"""Of a study file."""
 CONTROL = "none again"
 """How people see the control."""
 
@@ -272,7 +274,9 @@ def _precision(reading: Reading) -> Section:
     reached = f"{len(rows) - len(content)} of {len(rows)} intervals are \u00b1{100 * reading.wanted:.3g} % of the slowdown or narrower"
     most = max((count for count in rows["needed"] if count is not None), default=None)
     notes = [reached] if len(rows) else []
-    if content and most is not None:
+    if most is not None and most > MOST_REPETITIONS:
+        notes.append(f"no study can have {number(most)} blocks: there is less to be gained by more of them than by a quieter machine or longer runs")
+    elif content and most is not None:
         notes.append(f"repetitions = {most} in the study file, and another folder for the results, are expected to make all of them so")
     heads = ["workload", "treatment", "interval", "blocks", "more blocks", "time for them"]
     return Section(

@@ -196,7 +196,7 @@ def _all_modes(results: Results) -> Iterator[Row]:
             score, split = modes(logs[None, :])
             at = int(split[0])
             apart = float(logs[at:].mean() - logs[:at].mean())
-            what = f"the times are of two kinds: {at} runs, and {len(logs) - at} that take {math.expm1(apart):+.1%}"
+            what = f"the times are of two kinds: {at} runs, and {len(logs) - at} that take {_longer(apart)}"
             hint = "an average of two kinds describes neither: look at the points, and find what differs (CPU, memory layout, cache, frequency)"
             row = {"workload": workload.name, "treatment": treatment.name, "figure": math.expm1(apart), "what": what, "hint": hint}
             yield row | {"p": float((1 + (null(len(logs)) >= score[0]).sum()) / (1 + _SIMULATED))}
@@ -287,6 +287,10 @@ def _lost(results: Results) -> Iterator[Row]:
                 what = f"{lost:,} events were lost, {share:.2%} of all: the slowdown flatters a tool that does not do all of its work"
                 hint = "give it larger buffers, and run the study again"
                 yield {"kind": "lost", "workload": workload.name, "treatment": treatment.name, "figure": share, "what": what, "hint": hint}
+
+
+def _longer(apart: float) -> str:
+    return f"{math.expm1(apart):.1%} longer" if apart < math.log(2) else f"{math.exp(apart):.3g} times as long"
 
 
 def _percent(ratio: float) -> str:
