@@ -57,7 +57,7 @@ def needed(ratios: Sequence[float], wanted: float, method: Method = "t", level: 
     Examples
     --------
     >>> needed([1.10, 1.12, 1.08, 1.11, 1.09], wanted=0.005)
-    43
+    35
     """
     if not 0 < wanted < 10:
         raise UsageError(f"the precision is {wanted}", "give a share above 0, such as 2% or 0.02")
