@@ -267,3 +267,10 @@ def test_the_report_has_the_table_of_accuracy_where_a_workload_knows_the_truth(t
     assert "not reported" in shown
     assert "Accuracy" not in output(capsys, study.path)
     assert accuracy(study).schema == {column.name: column.dtype for column in COLUMNS}
+
+
+def test_how_many_blocks_are_needed_is_said_only_where_a_study_can_have_them(tmp_path, capsys):
+    wild = simulate(tmp_path / "a.study", noise=lambda generator: generator.normal(0, 2))
+    assert "no study can have" in output(capsys, wild.path)
+    shown = output(capsys, simulate(tmp_path / "b.study").path, "--precision", "0.5%")
+    assert int(re.search(r"repetitions = (\d+) in the study file", shown)[1]) > 10
