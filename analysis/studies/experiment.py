@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ringtape.analysis.studies.companions import copy
 from ringtape.analysis.studies.declaration import BASELINE, Study, Treatment, Workload
 from ringtape.analysis.studies.environment import fingerprint
 from ringtape.analysis.studies.plan import Block, Step, plan
@@ -133,6 +134,7 @@ def _locked(study: Study, folder: Path) -> Iterator[None]:
     if not file.exists():
         if any(folder.iterdir()):
             raise RingtapeError(f"{folder} is not empty, and not the result of a study", "name another folder")
+        copy(study, folder)
         new = file.with_suffix(".new")
         new.write_text(study.text, encoding="utf-8")
         new.replace(file)

@@ -85,8 +85,7 @@ def _level(reading: Reading) -> str:
 
 def _how(study: Study) -> str:
     """Return how the study is repeated by somebody who has the results."""
-    own = " --study FILE, the study file in its own folder" if "{study}" in study.text else ""
-    return f"ringtape study verify {words([str(study.path.parent)])}{own}"
+    return f"ringtape study verify {words([str(study.path.parent)])}"
 
 
 def _date(ns: int) -> str:

@@ -27,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("other", metavar="OTHER", type=Path, help="folder of the results of the published study")
     parser.add_argument("--against", metavar="FOLDER", type=Path, help="compare with this repetition, which was run before, and run nothing")
-    parser.add_argument("--study", metavar="FILE", type=Path, help="the study file in its own folder, for a study whose commands need {study}")
     parser.add_argument("-o", "--folder", metavar="FOLDER", type=Path, help="folder of the repetition (default: the study's name with -here.study)")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
     parser.add_argument("--format", choices=FORMATS, default="table", help="form of the result (default: table)")
@@ -66,17 +65,9 @@ def run(args: argparse.Namespace) -> int:
 def _repeat(published: Results, args: argparse.Namespace) -> Results:
     from ringtape.analysis.studies.commands.run import Progress
     from ringtape.analysis.studies.experiment import run_study
-    from ringtape.analysis.studies.study_file import read
     from ringtape.schemas.errors import UsageError
 
     study = published.study
-    if args.study is not None:
-        own = read(args.study)
-        if own.text != study.text:
-            raise UsageError(f"{args.study} is not the study of {args.other}", f"compare it with {args.other / 'study.toml'}")
-        study = own
-    elif "{study}" in study.text:
-        raise UsageError(f"commands of {args.other} need the folder of the study file", "name that file with --study FILE")
     folder = args.folder or Path(f"{study.name.replace(' ', '_')}-here.study")
     if folder.resolve() == args.other.resolve():
         raise UsageError(f"{folder} holds the published results", "name another folder with -o")

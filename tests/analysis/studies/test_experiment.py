@@ -274,3 +274,24 @@ def test_no_folder_is_removed_because_a_file_names_it(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             run_study(study(tmp_path), tmp_path / "out", runner=Machine(stop=0))
     assert (tmp_path / "ringtape-mine").is_dir()
+
+
+def test_what_a_study_names_beside_it_goes_with_its_results(tmp_path):
+    home = tmp_path / "home"
+    (home / "programs").mkdir(parents=True)
+    (home / "programs" / "one.sh").write_text("#!/bin/sh\nexit 0\n")
+    (home / "programs" / "one.sh").chmod(0o755)
+    (home / "secret").write_text("not named")
+    text = TEXT.replace('command = "true"', 'command = ["{study}/programs/one.sh", "{study}/missing"]')
+    results = run_study(parse(text, home / "s.toml"), tmp_path / "out", runner=Machine())
+    copied = results.path / "programs" / "one.sh"
+    assert copied.read_text() == "#!/bin/sh\nexit 0\n"
+    assert os.access(copied, os.X_OK)
+    assert not (results.path / "secret").exists()
+    assert results.study.path.parent == results.path  # so that {study} is there as well
+    (tmp_path / "other").write_text("x")
+    (home / "large").write_bytes(b"\0" * ((16 << 20) + 1))
+    for name, said in (("programs/../../other", "outside"), ("large", "16 MiB")):
+        text = TEXT.replace('command = "true"', f'command = ["{{study}}/{name}"]')
+        with pytest.raises(RingtapeError, match=said):
+            run_study(parse(text, home / "s.toml"), tmp_path / f"out-{said}", runner=Machine())
