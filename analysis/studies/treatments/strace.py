@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ringtape.analysis.studies.tallying import Tallies, lines
-from ringtape.analysis.studies.treatments import Outcome, Tool, needs
+from ringtape.analysis.studies.treatments import Limit, Outcome, Tool, needs
 
 _BEGUN = re.compile(rb"(?:\d+ +)?(?:(<\.\.\. )(\w+) resumed>|(\w+)\()")
 # The last result in the line: strings in the arguments may hold anything but a line's end.
-_ENDED = re.compile(rb".*\)\s+= (?:(-?\d+)|(0x[0-9a-f]+)|\?)(?: (E[A-Z][A-Z0-9_]*))?(?: \([^()]*\))?(?: <(\d+\.\d+)>)?\s*\Z", re.DOTALL)
+_ENDED = re.compile(
+    rb".*\)\s+= (?:(-?\d{1,20})|0x([0-9a-f]{1,16})|\?)(?: (E[A-Z][A-Z0-9_]*))?(?: \([^()]*\))?(?: <(\d{1,12}\.\d{1,9})>)?\s*\Z", re.DOTALL
+)
 
 
 def _wrap(options: Sequence[str], output: Path, command: Sequence[str]) -> list[str]:
@@ -35,4 +37,5 @@ def _outcome(output: Path, detailed: bool) -> Outcome:
     return Outcome(tallies.count, 0, output.stat().st_size, tallies.calls() if detailed else {})
 
 
-TOOL = Tool("strace", "strace -f -T -o FILE: a line per call, with its duration.", _wrap, _outcome, needs("strace", "strace"))
+_LIMITS = (Limit("time", False, "it measures between its own stops of the thread, and the program waits for the stops as well", "calls"),)
+TOOL = Tool("strace", "strace -f -T -o FILE: a line per call, with its duration.", _wrap, _outcome, needs("strace", "strace"), limits=_LIMITS)
