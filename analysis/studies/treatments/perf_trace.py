@@ -34,11 +34,11 @@ def _outcome(output: Path, detailed: bool) -> Outcome:
         if not continued or (whole and open_calls.get(thread) != name):
             tallies.begin(name)
         open_calls.pop(thread, None)
-        if whole:
+        if whole and detailed:
             ended = _ENDED.match(line, match.end())  # of some calls it shows no result, of getpgid for one
             result = None if not ended else int(ended[1]) if ended[1] else int(ended[2], 16)
             tallies.end(name, result, _signed(int(whole) * 1_000_000 + int(part) * 1_000))
-        elif line.endswith(b"...\n") and len(open_calls) < _THREADS:
+        elif not whole and line.endswith(b"...\n") and len(open_calls) < _THREADS:
             open_calls[thread] = name
     return Outcome(tallies.count, lost, output.stat().st_size, tallies.calls() if detailed else {})
 

@@ -28,7 +28,7 @@ def _outcome(output: Path, detailed: bool) -> Outcome:
         name = begun[2] or begun[3]
         if not begun[1]:
             tallies.begin(name)
-        if ended := _ENDED.match(line, begun.end()):
+        if detailed and (ended := _ENDED.match(line, begun.end())):
             result = int(ended[1]) if ended[1] else int(ended[2], 16) if ended[2] else None
             whole, _, part = (ended[4] or b"0.0").partition(b".")
             # strace shows -1 and the name of the error; a call that will be restarted (ERESTARTSYS ...) has none yet.
