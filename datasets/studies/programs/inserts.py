@@ -8,6 +8,7 @@ python3 inserts.py [ROWS]
 
 import sys
 
-print("PRAGMA journal_mode = WAL;\nPRAGMA synchronous = NORMAL;\nCREATE TABLE things (id INTEGER PRIMARY KEY, name TEXT, amount REAL);\nCREATE INDEX by_name ON things (name);")
+print("PRAGMA journal_mode = WAL;\nPRAGMA synchronous = NORMAL;")
+print("CREATE TABLE things (id INTEGER PRIMARY KEY, name TEXT, amount REAL);\nCREATE INDEX by_name ON things (name);")
 for number in range(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000):
     print(f"INSERT INTO things VALUES ({number}, 'thing {number * 7919 % 1009}', {number * 0.37:.2f});")
