@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import polars as pl
@@ -138,11 +138,11 @@ def why(tool: str, quantity: str, difference: float) -> str:
     Parameters
     ----------
     tool : str
-        Name of the tool. Its declaration says what is known, where it has a function ``known_limits(quantity, difference)``.
+        Name of the tool; its declaration says what is known.
     quantity : {"count", "errors", "time", "bytes"}
         What it reports.
     difference : float
         By how much it reports more than the truth; below 0: less.
     """
-    known: Callable[[str, float], str | None] | None = getattr(tools().get(tool), "known_limits", None)
-    return (known(quantity, difference) or "") if known else ""
+    known = tools().get(tool)
+    return (known.known_limits(quantity, difference) or "") if known else ""

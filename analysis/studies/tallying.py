@@ -20,7 +20,11 @@ LARGEST = 1 << 32
 """No call moves so many bytes at once (MAX_RW_COUNT is below 2 GiB): what returns more returns something else."""
 NAMES = 2000
 """System calls by name that are told apart: kernels have some 500; a file that names more is not what it should be."""
+LAST = (1 << 63) - 1
+"""Largest value of a table's column; sums of a file that is not what it should be stay there."""
 _LOST, _SAMPLE, _LOST_SAMPLES, _COMPRESSED = 2, 9, 13, (81, 83)
+_FILTERED = 1 << 15
+"""PERF_RECORD_MISC_LOST_SAMPLES_BPF: samples that a filter left out."""
 _MAGIC = b"PERFILE2"
 
 
@@ -64,7 +68,7 @@ class Tallies:
     def calls(self) -> Mapping[str, Tally]:
         """Return them."""
         return {
-            name: Tally(count, errors, time if self._timed else None, moved if name in BYTES else None)
+            name: Tally(count, errors, max(0, min(time, LAST)) if self._timed else None, min(moved, LAST) if name in BYTES else None)
             for name, (count, errors, time, moved) in self._found.items()
             if count
         }
@@ -80,6 +84,10 @@ def perf_counts(path: Path) -> tuple[int | None, int | None]:
 
     The records are walked as tools/perf/Documentation/perf.data-file-format.txt of the kernel describes them: ``perf report
     --stats`` tells how many times something was lost, and not how much. None for a compressed file, or one that is cut off.
+
+    A lost sample is counted twice by a kernel from 6.0 on: in the next record LOST of its ring buffer, which other records that were
+    lost are in as well, and which is never written if nothing follows; and by event, in the records LOST_SAMPLES that perf from 6.1
+    on adds at the end. The larger of both sums is returned.
     """
     with open(path, "rb") as file:
         head = file.read(104)
@@ -93,19 +101,19 @@ def perf_counts(path: Path) -> tuple[int | None, int | None]:
 
 
 def _walk(data: mmap.mmap, position: int, end: int) -> tuple[int | None, int | None]:
-    samples = lost = 0
+    samples = lost = lost_samples = 0
     header, number = struct.Struct("<IHH").unpack_from, struct.Struct("<Q").unpack_from
     while position + 8 <= end:
-        kind, _, size = header(data, position)
+        kind, misc, size = header(data, position)
         if size < 8 or position + size > end:
             return None, None
         if kind == _SAMPLE:
             samples += 1
         elif kind == _LOST and size >= 24:
             lost += number(data, position + 16)[0]
-        elif kind == _LOST_SAMPLES and size >= 16:
-            lost += number(data, position + 8)[0]
+        elif kind == _LOST_SAMPLES and size >= 16 and not misc & _FILTERED:
+            lost_samples += number(data, position + 8)[0]
         elif kind in _COMPRESSED:
             return None, None
         position += size
-    return samples, lost
+    return samples, min(max(lost, lost_samples), LAST)

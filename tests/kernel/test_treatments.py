@@ -1,5 +1,6 @@
 """Tools run for real on a program that knows its system calls: what each reports of them."""
 
+import subprocess
 import sys
 
 import pytest
@@ -15,10 +16,10 @@ KNOWN = "import json, os\nfor _ in range(3000): os.getppid()\nfor _ in range(200
 KNOWN += "if os.fork() == 0:\n for _ in range(500): os.getppid()\n os._exit(0)\nos.wait()\n"
 KNOWN += "print(json.dumps({'calls': {'getppid': {'count': 3500}, 'rmdir': {'count': 200, 'errors': 200}}}))"
 OPTIONS = {"bpftrace": (str(STUDIES / "programs" / "accuracy.bt"),)}
-EXACT = ("ringtape", "strace", "strace -c", "perf record", "bpftrace")
+EXACT = ("ringtape", "strace", "strace -c", "bpftrace")
 
 
-@pytest.mark.parametrize("name", [*EXACT, "perf trace", "syscount"])
+@pytest.mark.parametrize("name", [*EXACT, "perf record", "perf trace", "syscount"])
 def test_a_tool_reports_what_a_program_knows_of_itself(name, tmp_path):
     if why := tool(name).missing():
         pytest.skip(why)
@@ -31,10 +32,32 @@ def test_a_tool_reports_what_a_program_knows_of_itself(name, tmp_path):
     if name in EXACT:
         assert known == {"getppid": (3500, 0), "rmdir": (200, 200)}
         assert one.outcome.lost == 0
+    elif name == "perf record":
+        # On a loaded machine its ring runs over: what is not there is in what it says it lost.
+        missing = sum(tally.count - known.get(call, (0, 0))[0] for call, tally in one.truth.items())
+        assert 0 <= missing <= one.outcome.lost
+        assert one.outcome.events + one.outcome.lost >= 2 * 3700
     elif name == "perf trace":
-        # It shows a call whose entry it has missed as the end of another one.
-        assert 3400 <= known["getppid"][0] <= 3500
+        # Its ring may lose halves of calls; it says so of whole chunks only, and shows no call twice.
+        assert known["getppid"][0] <= 3500
+        assert 3500 - known["getppid"][0] <= max(100, one.outcome.lost)
         assert known["rmdir"][1] <= 200
-    assert one.outcome.events >= 3600
+    assert one.outcome.events > 0
     assert one.outcome.bytes > 0
     assert one.tool > 0
+
+
+def test_a_ring_that_runs_over_is_in_what_perf_record_says_it_lost(tmp_path):
+    """The kernel counts each lost sample in two kinds of record: added together they would say twice as much."""
+    record = tool("perf record")
+    if why := record.missing():
+        pytest.skip(why)
+    path = tmp_path / "perf.data"
+    code = "import os\nfor _ in range(100_000): os.getpgid(0)"
+    line = record.wrap(["-m", "1", "--no-buildid"], path, [sys.executable, "-I", "-S", "-c", code])
+    subprocess.run(line, check=True, timeout=120, stdin=subprocess.DEVNULL)
+    found = record.outcome(path, True)
+    assert found.lost > 0
+    # Each call is an entry and an exit; the interpreter makes a few thousand calls besides.
+    assert 200_000 <= found.events + found.lost <= 220_000
+    assert found.calls["getpgid"].count <= 100_000

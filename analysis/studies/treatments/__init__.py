@@ -46,6 +46,28 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """What explains that a tool is off: seen in runs, not guessed.
+
+    Parameters
+    ----------
+    quantity : {"count", "errors", "time", "bytes"}
+        What it reports.
+    more : bool
+        Whether this makes it more than the truth, or less.
+    why : str
+        The reason.
+    seen : str
+        Workload of ``datasets/studies/accuracy.toml``, or command, that shows it.
+    """
+
+    quantity: str
+    more: bool
+    why: str
+    seen: str
+
+
+@dataclass(frozen=True)
 class Tool:
     """A tool that a workload can be run under.
 
@@ -65,6 +87,8 @@ class Tool:
         ``()`` to the sentence that says why the tool does not run on this machine; None where it does.
     environment : mapping of str to str
         What the tool, and not the workload, needs in its environment.
+    limits : sequence of Limit
+        Why it may be off.
     """
 
     name: str
@@ -73,6 +97,12 @@ class Tool:
     outcome: Callable[[Path, bool], Outcome]
     missing: Callable[[], str | None]
     environment: Mapping[str, str] = field(default_factory=dict)
+    limits: Sequence[Limit] = ()
+
+    def known_limits(self, quantity: str, difference: float) -> str | None:
+        """Return why it reports so much more than the truth (below 0: less) of a quantity; None if nothing is known."""
+        found = [limit.why for limit in self.limits if limit.quantity == quantity and limit.more == (difference > 0)]
+        return "; ".join(found) or None
 
 
 def needs(program: str, packages: str) -> Callable[[], str | None]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ringtape.analysis.studies.tallying import BYTES, NAMES, lines
-from ringtape.analysis.studies.treatments import Outcome, Tally, Tool, needs
+from ringtape.analysis.studies.treatments import Limit, Outcome, Tally, Tool, needs
 from ringtape.schemas.abi.syscalls import names, native_abi
 
 PROGRAM = """
@@ -59,4 +59,10 @@ def _missing() -> str | None:
     return None if os.geteuid() == 0 else "bpftrace runs as root only"
 
 
-TOOL = Tool("bpftrace", "bpftrace: a histogram of the durations of all calls of the machine; options: a script.", _wrap, _outcome, _missing)
+_LIMITS = (
+    Limit("count", True, "the shell that it starts the command with makes calls as well", "calls"),
+    Limit("time", False, "it measures in the kernel, from entry to exit; the truth is measured around the call in the program", "calls"),
+)
+TOOL = Tool(
+    "bpftrace", "bpftrace: a histogram of the durations of all calls of the machine; options: a script.", _wrap, _outcome, _missing, limits=_LIMITS
+)

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ringtape.analysis.studies.tallying import Tallies, perf_counts
-from ringtape.analysis.studies.treatments import Outcome, Tally, Tool, needs
+from ringtape.analysis.studies.treatments import Limit, Outcome, Tally, Tool, needs
 from ringtape.schemas.abi.syscalls import names, native_abi
 from ringtape.schemas.errors import RingtapeError
 
 PACKAGES = "linux-perf (Debian), linux-tools-generic (Ubuntu), perf (Fedora, Arch)"
-_LINE = re.compile(rb"\s*(\d+) +(\d+)\.(\d{9}):\s+raw_syscalls:sys_(enter|exit): NR (\d+) (?:\(|= (-?\d+))")
+_LINE = re.compile(rb"\s*(\d{1,10}) +(\d{1,12})\.(\d{9}):\s+raw_syscalls:sys_(enter|exit): NR (\d{1,10}) (?:\(|= (-?\d{1,20}))")
 
 
 def _wrap(options: Sequence[str], output: Path, command: Sequence[str]) -> list[str]:
@@ -50,4 +50,9 @@ def _calls(output: Path) -> Mapping[str, Tally]:
     return tallies.calls()
 
 
-TOOL = Tool("perf record", "perf record of entry and exit of every call.", _wrap, _outcome, needs("perf", PACKAGES))
+_LIMITS = (
+    Limit("count", False, "its ring buffer was full: what it says it lost", "burst"),
+    Limit("errors", False, "its ring buffer was full: what it says it lost", "perf record -m 1 on burst"),
+    Limit("time", False, "it measures in the kernel, from entry to exit; the truth is measured around the call in the program", "calls"),
+)
+TOOL = Tool("perf record", "perf record of entry and exit of every call.", _wrap, _outcome, needs("perf", PACKAGES), limits=_LIMITS)

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ringtape.analysis.studies.tallying import Tallies, lines
-from ringtape.analysis.studies.treatments import Outcome, Tool, needs
+from ringtape.analysis.studies.treatments import Limit, Outcome, Tool, needs
 from ringtape.analysis.studies.treatments.perf_record import PACKAGES
 
-_LINE = re.compile(rb"\s*[\d.?]+ \(\s*(?:(\d+)\.(\d{3}) ms)?\s*\): .{0,40}?/\d+ +(\.\.\. \[continued\]: )?(\w+)\(")
-_ENDED = re.compile(rb".*\)\s+= (?:(-?\d+)|0x([0-9a-f]+))", re.DOTALL)
+_LINE = re.compile(rb"\s*[\d.?]+ \(\s*(?:(\d{1,15})\.(\d{3}) ms)?\s*\): .{0,40}?/(\d{1,10}) +(\.\.\. \[continued\]: )?(\w+)\(")
+_ENDED = re.compile(rb".*\)\s+= (?:(-?\d{1,20})(?!\d)|0x([0-9a-f]{1,16}))", re.DOTALL)
+_THREADS = 1 << 22
+"""Most threads that Linux has at once."""
 _LOST = re.compile(rb"LOST (\d{1,18}) events!")
 
 
@@ -21,17 +23,30 @@ def _wrap(options: Sequence[str], output: Path, command: Sequence[str]) -> list[
 
 def _outcome(output: Path, detailed: bool) -> Outcome:
     tallies, lost = Tallies(), 0
+    open_calls: dict[bytes, bytes] = {}
     for line in lines(output):
         if not (match := _LINE.match(line)):
             if gone := _LOST.search(line):
                 lost += int(gone[1])
             continue
-        if not match[3]:
-            tallies.begin(match[4])
-        if match[1] and (ended := _ENDED.match(line, match.end())):
-            result = int(ended[1]) if ended[1] else int(ended[2], 16)
-            tallies.end(match[4], result, int(match[1]) * 1_000_000 + int(match[2]) * 1_000)
+        whole, part, thread, continued, name = match.groups()
+        # The end of a call whose beginning it has not shown, because it never got it, is a line that begins a call as well.
+        if not continued or (whole and open_calls.get(thread) != name):
+            tallies.begin(name)
+        open_calls.pop(thread, None)
+        if whole and detailed:
+            ended = _ENDED.match(line, match.end())  # of some calls it shows no result, of getpgid for one
+            result = None if not ended else int(ended[1]) if ended[1] else int(ended[2], 16)
+            tallies.end(name, result, _signed(int(whole) * 1_000_000 + int(part) * 1_000))
+        elif not whole and line.endswith(b"...\n") and len(open_calls) < _THREADS:
+            open_calls[thread] = name
     return Outcome(tallies.count, lost, output.stat().st_size, tallies.calls() if detailed else {})
 
 
-TOOL = Tool("perf trace", "perf trace -o FILE: a line per call, with its duration.", _wrap, _outcome, needs("perf", PACKAGES))
+def _signed(duration: int) -> int:
+    """Return a duration that it shows: one below 0, of records out of order, it shows as just below 2**64 ns."""
+    return duration - (1 << 64) if duration >= 1 << 63 else duration
+
+
+_LIMITS = (Limit("time", False, "it measures in the kernel, and cuts off what is below a microsecond", "calls"),)
+TOOL = Tool("perf trace", "perf trace -o FILE: a line per call, with its duration.", _wrap, _outcome, needs("perf", PACKAGES), limits=_LIMITS)

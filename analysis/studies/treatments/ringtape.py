@@ -11,7 +11,7 @@ import polars as pl
 
 from ringtape.analysis.runs import open_trace
 from ringtape.analysis.studies.tallying import BYTES
-from ringtape.analysis.studies.treatments import Outcome, Tally, Tool
+from ringtape.analysis.studies.treatments import Limit, Outcome, Tally, Tool
 from ringtape.schemas.table import tables
 
 _CODE = "import sys; from ringtape.cli import main; sys.exit(main())"
@@ -47,4 +47,5 @@ def _missing() -> str | None:
     return said.stdout.strip() or None if said.returncode else None
 
 
-TOOL = Tool("ringtape", "ringtape record, with any of its options.", _wrap, _outcome, _missing)
+_LIMITS = (Limit("time", False, "it measures in the kernel, from entry to exit; the truth is measured around the call in the program", "calls"),)
+TOOL = Tool("ringtape", "ringtape record, with any of its options.", _wrap, _outcome, _missing, limits=_LIMITS)

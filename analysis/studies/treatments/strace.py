@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ringtape.analysis.studies.tallying import Tallies, lines
-from ringtape.analysis.studies.treatments import Outcome, Tool, needs
+from ringtape.analysis.studies.treatments import Limit, Outcome, Tool, needs
 
 _BEGUN = re.compile(rb"(?:\d+ +)?(?:(<\.\.\. )(\w+) resumed>|(\w+)\()")
 # The last result in the line: strings in the arguments may hold anything but a line's end.
-_ENDED = re.compile(rb".*\)\s+= (?:(-?\d+)|(0x[0-9a-f]+)|\?)(?: (E[A-Z][A-Z0-9_]*))?(?: \([^()]*\))?(?: <(\d+\.\d+)>)?\s*\Z", re.DOTALL)
+_ENDED = re.compile(
+    rb".*\)\s+= (?:(-?\d{1,20})|0x([0-9a-f]{1,16})|\?)(?: (E[A-Z][A-Z0-9_]*))?(?: \([^()]*\))?(?: <(\d{1,12}\.\d{1,9})>)?\s*\Z", re.DOTALL
+)
 
 
 def _wrap(options: Sequence[str], output: Path, command: Sequence[str]) -> list[str]:
@@ -26,7 +28,7 @@ def _outcome(output: Path, detailed: bool) -> Outcome:
         name = begun[2] or begun[3]
         if not begun[1]:
             tallies.begin(name)
-        if ended := _ENDED.match(line, begun.end()):
+        if detailed and (ended := _ENDED.match(line, begun.end())):
             result = int(ended[1]) if ended[1] else int(ended[2], 16) if ended[2] else None
             whole, _, part = (ended[4] or b"0.0").partition(b".")
             # strace shows -1 and the name of the error; a call that will be restarted (ERESTARTSYS ...) has none yet.
@@ -35,4 +37,5 @@ def _outcome(output: Path, detailed: bool) -> Outcome:
     return Outcome(tallies.count, 0, output.stat().st_size, tallies.calls() if detailed else {})
 
 
-TOOL = Tool("strace", "strace -f -T -o FILE: a line per call, with its duration.", _wrap, _outcome, needs("strace", "strace"))
+_LIMITS = (Limit("time", False, "it measures between its own stops of the thread, and the program waits for the stops as well", "calls"),)
+TOOL = Tool("strace", "strace -f -T -o FILE: a line per call, with its duration.", _wrap, _outcome, needs("strace", "strace"), limits=_LIMITS)

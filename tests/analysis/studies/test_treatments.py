@@ -72,6 +72,38 @@ LOST 23 events!
     assert (found.events, found.lost) == (4, 23)
 
 
+def test_half_shown_calls_of_perf_trace_are_calls_once_and_durations_below_zero_stay_so(tmp_path):
+    text = b"""   247.671 ( 0.010 ms): python3/5 getpgid()             =
+   247.671 ( 0.033 ms): python3/5  ... [continued]: getpgid())   =
+   250.000 (         ): python3/5 getpgid()             ...
+   250.100 ( 0.010 ms): python3/5 getpgid()             =
+   251.000 (         ): a/6 sched_yield()             ...
+   251.100 (         ): a/7 sched_yield()             ...
+   251.000 ( 0.100 ms): a/6  ... [continued]: sched_yield())   = 0
+   251.100 (18446744073709.541 ms): a/7  ... [continued]: sched_yield())   = 0
+"""
+    found = outcome_of(perf_trace, text, tmp_path)
+    assert found.calls["getpgid"] == Tally(4, 0, 53_000)
+    # 18446744073709.541 ms are 2**64 ns less 10.616 us, cut off at the microsecond.
+    assert found.calls["sched_yield"] == Tally(2, 0, 100_000 + 18_446_744_073_709_541_000 - (1 << 64))
+
+
+@pytest.mark.parametrize("digits", [19, 25, 5000, 60_000])
+def test_numbers_of_any_length_are_read_or_passed_over(digits, tmp_path):
+    number = b"9" * digits
+    for module, line in (
+        (strace, b"1 read(3) = %b <%b.000001>\n" % (number, number)),
+        (strace, b"1 read(3) = 0x%b <0.1>\n" % number),
+        (strace_count, b" 1.0 0.1 3 %b 2 read\n" % number),
+        (perf_trace, b" 1.0 ( %b.000 ms): a/1 read() = %b\nLOST %b events!\n" % (number, number, number)),
+        (bpftrace, b"@calls[0]: %b\n[1, 2) %b |@|\nLost %b events\n" % (number, number, number)),
+        (syscount, b"read %b %b.000\n" % (number, number)),
+    ):
+        found = outcome_of(module, line * 2, tmp_path)
+        for tally in found.calls.values():
+            assert all(value is None or abs(value) < 1 << 63 for value in vars(tally).values())
+
+
 def test_maps_and_histograms_of_bpftrace_are_read(tmp_path):
     abi = native_abi()
     read, getppid = number(abi, "read"), number(abi, "getppid")
@@ -103,7 +135,14 @@ def test_samples_and_losses_of_perf_are_counted_in_its_file(tmp_path):
     path = tmp_path / "perf.data"
     lost, samples = struct.pack("<QQ", 1, 40), struct.pack("<Q", 2)
     path.write_bytes(perf_data([(9, b"x" * 16)] * 5 + [(2, lost), (13, samples), (3, b"y" * 8), (9, b"")]))
-    assert perf_counts(path) == (6, 42)
+    assert perf_counts(path) == (6, 40)
+    # What is lost is in both kinds of record; the last loss of a ring buffer is in the second kind only.
+    path.write_bytes(perf_data([(9, b""), (2, lost), (13, struct.pack("<Q", 44)), (13, samples)]))
+    assert perf_counts(path) == (1, 46)
+    left_out = bytearray(perf_data([(13, samples)]))
+    struct.pack_into("<H", left_out, 104 + 4, 1 << 15)
+    path.write_bytes(left_out)
+    assert perf_counts(path) == (0, 0)
     path.write_bytes(perf_data([(9, b"x" * 16)] * 5, cut=3))
     assert perf_counts(path) == (None, None)
     path.write_bytes(perf_data([(81, b"z" * 8)]))
@@ -151,3 +190,9 @@ def test_every_tool_says_what_it_does_and_whether_it_can():
         assert why is None or len(why) > 10
     with pytest.raises(UsageError, match="unknown tool 'stace'"):
         tool("stace")
+
+
+def test_what_is_known_of_a_tool_explains_the_differences_that_it_makes_and_no_others():
+    assert "ring buffer was full" in tool("perf record").known_limits("count", -3)
+    assert tool("perf record").known_limits("count", 3) is None
+    assert tool("strace").known_limits("count", -1) is None
