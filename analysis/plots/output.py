@@ -76,7 +76,7 @@ def _break_titles(figure: Figure) -> None:
 def _show_legends(figure: Figure) -> None:
     """Make a figure higher until the legends below its axes lie inside of it: where axes are low, the layout puts them beyond its edge."""
     for _ in range(ATTEMPTS):
-        FigureCanvasAgg(figure).draw()
+        FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
         legends = [legend for axes in figure.axes if (legend := axes.get_legend()) is not None]
         below = -min((legend.get_window_extent().y0 for legend in legends), default=0.0)
         if below <= 0:
