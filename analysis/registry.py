@@ -28,7 +28,8 @@ class Result:
     ``unit`` is ``ns``, ``bytes``, ``share`` (a fraction of 1), ``count``, ``time`` (ns of CLOCK_MONOTONIC) or empty; it
     decides how people see the value, never how it is stored. A ``quiet`` column is shown to people only where one of its
     values is not 0; a ``wide`` one only where the line is long enough. ``indent`` names a column that says how far to the
-    right people see this one, and which they do not see itself; a ``detail`` column is for programs and never shown.
+    right people see this one, and which they do not see itself; a ``detail`` column is for programs and never shown. ``absent``
+    is what people read where the value is null and that says something.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Result:
     wide: bool = False
     indent: str = ""
     detail: bool = False
+    absent: str = ""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ UPRIGHT = 12
 """A single row of more values than these is shown upright, a line for each."""
 FOLDED = 24
 """Columns of a terminal that a text has at least, when it is longer than that."""
+HEADS = {"p99_9": "p99.9", "slowest_1": "slowest 1 %", "slowest_01": "slowest 0.1 %"}
+"""Heads of columns whose names cannot be said in letters and digits."""
 WIDE = 110
 """Columns of a terminal from which the ``wide`` columns of a result are shown."""
 
@@ -111,6 +113,7 @@ def cells(frame: pl.DataFrame, analysis: Analysis, *, wide: bool = True, limit: 
     names = [name for name in frame.columns if not _is_end(name, frame.columns)]
     shown: list[tuple[str, str]] = []
     declared = {name: analysis.column(name) for name in names}
+    absent = {name: column.absent for name, column in declared.items() if column and column.absent}
     indents = {name: column.indent for name, column in declared.items() if column and column.indent}
     for name in names:
         column = declared[name]
@@ -123,11 +126,18 @@ def cells(frame: pl.DataFrame, analysis: Analysis, *, wide: bool = True, limit: 
     rows, keys = [], []
     for row in frame.head(limit if limit is not None else len(frame)).iter_rows(named=True):
         keys.append([row[name] if isinstance(row[name], int | float) and not isinstance(row[name], bool) else None for name, _ in shown])
-        texts = [_interval(row, name, unit) if f"{name}_low" in row else cell(row[name], unit, origin) for name, unit in shown]
+        texts = [
+            absent[name]
+            if row[name] is None and name in absent
+            else _interval(row, name, unit)
+            if f"{name}_low" in row
+            else cell(row[name], unit, origin)
+            for name, unit in shown
+        ]
         rows.append(
             [INDENT * min(row[indents[name]], DEEPEST) + text if name in indents else text for (name, _), text in zip(shown, texts, strict=True)]
         )
-    heads = [name.replace("p99_9", "p99.9").replace("_", " ") for name, _ in shown]
+    heads = [HEADS.get(name, name.replace("_", " ")) for name, _ in shown]
     return Cells(heads, [unit != "bar" and (bool(unit) or frame.schema[name].is_numeric()) for name, unit in shown], rows, keys)
 
 

@@ -9,7 +9,7 @@ import polars as pl
 from ringtape.analysis.analyses.latency import QUANTILES
 from ringtape.analysis.arrivals import gaps, unsure_stretches
 from ringtape.analysis.grouping import GROUPS, By, Grouping
-from ringtape.analysis.ledger import FOREVER, lost_calls
+from ringtape.analysis.ledger import FOREVER, lost_calls, unreturned_at_most
 from ringtape.analysis.pictures import Picture
 from ringtape.analysis.quantiles import histogram, quantiles
 from ringtape.analysis.registry import Result, analysis
@@ -20,8 +20,12 @@ def _columns() -> list[Result]:
     columns = [
         Result("gaps", pl.Int64, "times between two recorded calls of the group", "count"),
         Result("lost", pl.Int64, "calls that were lost and belong, or may belong, to the group", "count", quiet=True),
-        Result("rate", pl.Float64, "recorded calls per second from the first to the last: gaps / their sum"),
-        Result("mean", pl.Float64, "mean time between recorded calls", "ns"),
+        Result("rate", pl.Float64, "calls per second from the first to the last; null where calls were lost"),
+        Result("rate_low", pl.Float64, "the least that rate can be, whenever the lost calls were made"),
+        Result("rate_high", pl.Float64, "the most that rate can be, whenever the lost calls were made"),
+        Result("mean", pl.Float64, "mean time between calls; null where calls were lost", "ns"),
+        Result("mean_low", pl.Float64, "the least that mean can be, whenever the lost calls were made", "ns"),
+        Result("mean_high", pl.Float64, "the most that mean can be, whenever the lost calls were made; null where nothing bounds it", "ns"),
     ]
     for name, q in QUANTILES.items():
         share = f"the ceil({float(q):g} n)-th smallest of n times between calls" if name != "max" else "the longest time between calls"
@@ -57,7 +61,8 @@ def inter_arrival(trace: Trace, *, by: By | Sequence[By] = "syscall", syscall: s
     Returns
     -------
     DataFrame
-        One row per group of at least two calls, most first: ``gaps``, ``rate`` (per second), ``mean``, quantiles (ns), ``cv``, ``burstiness``.
+        One row per group of at least two calls, most first: ``gaps``, ``rate`` (per second), ``mean`` and quantiles (ns), each with
+        ``_low`` and ``_high``; ``cv``, ``burstiness``.
 
     Raises
     ------
@@ -74,7 +79,9 @@ def inter_arrival(trace: Trace, *, by: By | Sequence[By] = "syscall", syscall: s
     between is then shorter than the latency), and read docs/latency.md on coordinated omission.
 
     A lost call parts the time between two recorded ones. Where one may have been lost in between, each part may have any length from 0 to the
-    whole, and quantiles are the intervals that follow; so may the times before the first and after the last recorded call.
+    whole, and quantiles are the intervals that follow; so may the times before the first and after the last recorded call. The lost calls count
+    in rate and mean: were all of them made between the first and the last recorded call, the rate was the highest; were they spread over the whole
+    recording (and, where it is not known whose they are, made by others), the lowest.
 
     Examples
     --------
@@ -99,21 +106,42 @@ def inter_arrival(trace: Trace, *, by: By | Sequence[By] = "syscall", syscall: s
     )
     rows = moments.join(found, on=keys, how="left", nulls_equal=True)
     rows = rows.join(counted, on=keys, how="left", nulls_equal=True) if located else rows.with_columns(pl.lit(int(lost["lost"].sum())).alias("lost"))
+    rows = _with_rate(trace, rows.with_columns(pl.col("lost").fill_null(0)), located)
     n = pl.col("gaps").cast(pl.Float64)
-    r = pl.when(pl.col("mean") > 0, pl.col("lost") == 0).then(pl.col("_spread") / pl.col("mean"))
+    r = pl.when(pl.col("mean") > 0).then(pl.col("_spread") / pl.col("mean"))
     up, down = (n + 1).sqrt(), (n - 1).sqrt()
     columns = []
     for at, name in enumerate(QUANTILES):
         low, high = pl.col(f"low_{at}"), pl.col(f"high_{at}")
         columns += [pl.when(low == high).then(low).alias(name), low.alias(f"{name}_low"), high.alias(f"{name}_high")]
-    rows = rows.with_columns(pl.col("lost").fill_null(0)).with_columns(
-        pl.when(pl.col("mean") > 0).then(1e9 / pl.col("mean")).alias("rate"),
+    rows = rows.with_columns(
         r.alias("cv"),
         pl.when(pl.col("gaps") >= 3).then((up * r - down) / ((up - 2) * r + down)).alias("burstiness"),
         *columns,
     )
     order = list(grouping.by)
     return grouping.named(rows).sort("gaps", *order, descending=[True, *(False for _ in order)], nulls_last=True)
+
+
+def _with_rate(trace: Trace, rows: pl.DataFrame, located: bool) -> pl.DataFrame:
+    """Replace the mean of the recorded times by rate and mean of all calls, each with its bounds."""
+    begin, end = trace.span
+    lost, gaps_, least = pl.col("lost"), pl.col("gaps"), pl.lit(0, pl.Int64)
+    # A lost call that was going on when the recording began was entered before it, and is none of these.
+    spare = unreturned_at_most(trace) if located and rows["lost"].sum() else None
+    if spare is not None:
+        least = (lost - spare).clip(0)
+    recorded, longest = pl.col("mean") * gaps_, pl.lit(None if end is None else float(end - begin), pl.Float64)
+    high = pl.when(lost > 0).then(pl.max_horizontal(longest, recorded) / (gaps_ + least)).otherwise("mean")
+    bounds = rows.with_columns(
+        (recorded / (gaps_ + lost)).alias("mean_low"), pl.when((lost == 0) | longest.is_not_null()).then(high).alias("mean_high")
+    )
+    return bounds.with_columns(
+        pl.when(lost == 0).then("mean").alias("mean"),
+        pl.when(lost == 0, pl.col("mean") > 0).then(1e9 / pl.col("mean")).alias("rate"),
+        pl.when(pl.col("mean_high") > 0).then(1e9 / pl.col("mean_high")).when(lost > 0).then(0.0).alias("rate_low"),
+        pl.when(pl.col("mean_low") > 0).then(1e9 / pl.col("mean_low")).alias("rate_high"),
+    )
 
 
 def _missing(trace: Trace, every: pl.LazyFrame, keys: list[str], lost: pl.DataFrame, located: bool) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -23,7 +23,12 @@ STRETCHES = 16
     tables=("syscalls",),
     section=False,
     columns=(
-        Result("sequence", pl.String, "calls in order; `+`: in places repeated without a break; null: the calls that are in no sequence, one by one"),
+        Result(
+            "sequence",
+            pl.String,
+            "calls in order; `+`: in places repeated without a break; null: the calls that are in no sequence, one by one",
+            absent="(in no sequence)",
+        ),
         Result("count", pl.Int64, "occurrences, each with all its rounds; none overlaps another", "count"),
         Result("calls", pl.Int64, "calls in them; over all rows, the recorded calls", "count"),
         Result("time", pl.Int64, "from the entry of their first call to the return of their last, summed", "ns"),

@@ -34,7 +34,9 @@ def _quantile(name: str) -> list[Result]:
         Result("end", pl.Int64, "its end", "time"),
         Result("calls", pl.Int64, "calls that returned in the window and were recorded", "count"),
         Result("lost", pl.Int64, "calls that were lost and may belong to the row", "count", quiet=True),
-        Result("rate", pl.Float64, "recorded calls that returned per second"),
+        Result("rate", pl.Float64, "calls that returned per second; null where calls were lost"),
+        Result("rate_low", pl.Float64, "the least that rate can be: none of the lost calls belongs to the row"),
+        Result("rate_high", pl.Float64, "the most that rate can be: all of them do"),
         *(column for name in QUANTILES for column in _quantile(name)),
     ),
 )
@@ -84,7 +86,11 @@ def windows(trace: Trace, *, by: By | Sequence[By] = "syscall", syscall: str | N
     rows = found.with_columns(
         pl.lit(starts).gather(pl.col("window")).alias("begin"),
         pl.lit(starts).gather(pl.col("window") + 1).alias("end"),
-    ).with_columns((pl.col("calls") / seconds).alias("rate"))
+    ).with_columns(
+        pl.when(pl.col("lost") == 0).then(pl.col("calls") / seconds).alias("rate"),
+        (pl.col("calls") / seconds).alias("rate_low"),
+        ((pl.col("calls") + pl.col("lost")) / seconds).alias("rate_high"),
+    )
     named = grouping.named(rows)
     size = pl.col("calls").sum().over(list(grouping.by))
     order = ["_size", *grouping.by, "begin"]

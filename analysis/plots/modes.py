@@ -56,7 +56,8 @@ def modes(groups: Mapping[str, tuple[Array, Array]], found: pl.DataFrame, *, not
                     axes.axvline(row["valley"], color="#444444", linewidth=0.9, linestyle=":")
             time_axis(axes, float(edges[0]), float(edges[-1]))
             axes.set_ylim(0, top * 1.3)
-            axes.text(0.99, 0.97, "\n".join(said[:9]), transform=axes.transAxes, ha="right", va="top", fontsize=7.5)
+            behind = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}
+            axes.text(0.99, 0.97, "\n".join(said[:9]), transform=axes.transAxes, ha="right", va="top", fontsize=7.5, bbox=behind)
             axes.set_title(name, parse_math=False, fontsize=10)
         for axes in panels[len(groups) :]:
             axes.set_axis_off()

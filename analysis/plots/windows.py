@@ -65,7 +65,8 @@ def windows(frame: pl.DataFrame, origin: int, *, most: int = 6, note: str = "") 
         figure.suptitle(f"Latency per window of {short_time(float(frame['end'][0] - frame['begin'][0]))}", x=0.01, ha="left", fontsize=11)
         figure.supxlabel(f"time since the start ({unit}); a call counts where it returned" + (f"\n{note}" if note else ""), fontsize=9)
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper")
+        # Beside the title, which is short, and so not at the cost of the panels.
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), handlelength=1.0, columnspacing=1.0, borderpad=0.1)
         return figure
 
 

@@ -59,7 +59,9 @@ def test_every_window_is_as_in_plain_python_and_holds_the_truth_under_losses(row
         mine = [row for row in rows if ("read", "write")[row["nr"]] == found["syscall"] and min((row["ts"] + row["dur"] - T0) // (100 * MS), 9) == at]
         kept = [row["dur"] for row in mine if not row["lost"]]
         seen += len(kept)
-        assert (found["calls"], found["rate"]) == (len(kept), pytest.approx(len(kept) * 10))
+        assert (found["calls"], found["rate_low"]) == (len(kept), pytest.approx(len(kept) * 10))
+        assert found["rate"] == (None if found["lost"] else pytest.approx(len(kept) * 10))
+        assert found["rate_low"] <= len(mine) * 10 <= found["rate_high"] * (1 + 1e-9)
         every = [row["dur"] for row in mine]
         for name, q in QUANTILES.items():
             if not lossy:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import tempfile
 from fractions import Fraction
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 import ringtape
 from ringtape.analysis.histograms import BOUND, Histograms, histograms, merge
+from ringtape.cli import main
 from ringtape.schemas.errors import RingtapeError, TraceError, UsageError
 from tests.factory import make
 
@@ -112,3 +115,41 @@ def test_an_empty_trace_adds_nothing(folder: Path, tmp_path: Path) -> None:
     some, none = histograms(opened(folder, [{"nr": READ, "pid": 1, "dur": 5}])), histograms(opened(tmp_path / "empty", []))
     assert (some + none).counts.equals(some.counts)
     assert len(none.quantiles()) == 0
+
+
+def test_the_verb_keeps_them_and_adds_files_and_traces_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    durations = [[100, 90, 80, 5000], [70, 60], [1 << 20] * 3]
+    names = [str(make(tmp_path / f"{at}.trace", syscalls=[{"nr": READ, "pid": 1, "dur": dur} for dur in each])) for at, each in enumerate(durations)]
+    kept = str(tmp_path / "kept.parquet")
+
+    def quantiles(*words: str) -> list[tuple[int, float, int, int]]:
+        assert main(["histogram", *words, "--format", "csv"]) == 0
+        rows = csv.DictReader(io.StringIO(capsys.readouterr().out))
+        return [(int(row["calls"]), float(row["quantile"]), int(row["low"]), int(row["high"])) for row in rows]
+
+    assert quantiles(names[0], "--save", kept, "--quantiles", "0.5,1")[0] == (4, 0.5, 90, 90)
+    together = quantiles(*names)
+    assert (
+        quantiles(names[1], kept, names[2])
+        == quantiles(kept, names[2], "--by", "syscall", names[1])
+        == quantiles(str(tmp_path), "--by", "syscall")
+        == together
+    )
+    every = sorted(dur for each in durations for dur in each)
+    for calls, q, low, high in together:
+        assert calls == len(every)
+        assert low <= nth(every, Fraction(str(q))) <= high <= low * (1 + BOUND)
+    for wrong in (("--syscall", "read"), ("--between", "0,1s"), ("--process", "1"), ("--by", "process"), ("--quantiles", "2")):
+        assert main(["histogram", kept, *wrong]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "hint: " in captured.err
+
+
+def test_the_verb_says_what_was_lost_and_is_strict_with_traces_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace, kept = str(make(tmp_path / "a.trace", syscalls=[{"nr": READ, "dur": 100, "lost": at % 2} for at in range(8)])), str(tmp_path / "kept")
+    assert main(["histogram", trace, "--save", kept]) == 0
+    assert "4 calls were lost" in capsys.readouterr().err
+    for name in (trace, kept):
+        assert main(["histogram", name, "--strict"]) == 1
+        assert "4 " in capsys.readouterr().err

@@ -197,6 +197,7 @@ def test_what_is_not_understood_is_counted_with_its_place(tmp_path: Path) -> Non
     ("text", "said"),
     [
         (f"10 {S}.000001 getpid() = 10\n" * 3, "without -T"),
+        (f"10 {S}.000001 getpid() = 10\n10 {S}.000002 exit_group(0) = ?\n10 {S}.000003 +++ exited with 0 +++\n", "without -T"),
         ("10 12:00:01.000001 getpid() = 10 <0.000001>\n" * 3, "times of day"),
         ("10 12:00:01 getpid() = 10 <0.000001>\n" * 3, "times of day"),
         ("10      0.000021 getpid() = 10 <0.000001>\n" * 3, "since the line before"),

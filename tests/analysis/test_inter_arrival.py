@@ -83,6 +83,12 @@ def test_under_losses_the_interval_holds_the_truth(rows: list[dict[str, Any]]) -
                 for name, q in QUANTILES.items():
                     assert found[f"{name}_low"] is None or found[f"{name}_low"] <= nth(gaps, q) <= found[f"{name}_high"], (by, name)
                 assert found["cv"] is None or not found["lost"]
+                mean = sum(gaps) / len(gaps)
+                assert found["mean_low"] <= mean * (1 + 1e-9), by
+                assert found["mean_high"] is None or mean <= found["mean_high"] * (1 + 1e-9), by
+                assert found["rate_low"] is None or found["rate_low"] * mean <= 1e9 * (1 + 1e-9), by
+                assert found["rate_high"] is None or found["rate_high"] * mean * (1 + 1e-9) >= 1e9, by
+                assert (found["rate"], found["mean"]) == (None, None) if found["lost"] else found["mean"] == pytest.approx(mean)
 
 
 def test_burstiness_of_steps_and_of_bursts_by_hand(folder: Path) -> None:
@@ -112,3 +118,13 @@ def test_one_call_none_and_ten_thousand_threads(folder: Path, tmp_path: Path) ->
     many = opened(tmp_path / "many", [{"nr": READ, "pid": 1, "tid": 10 + at % 10_000, "ts": T0 + at} for at in range(20_000)])
     result = inter_arrival(many, by="thread")
     assert (len(result), result["p50"].unique().to_list()) == (10_000, [10_000])
+
+
+def test_lost_calls_count_in_the_rate_by_hand(folder: Path) -> None:
+    """101 calls in steps of 10 us, of which every other was lost: the recorded ones alone come half as often as the calls did."""
+    rows = [{"nr": READ, "pid": 1, "ts": T0 + 10_000 * at, "dur": 5, "lost": at % 2 == 1} for at in range(101)]
+    (found,) = inter_arrival(opened(folder, rows)).iter_rows(named=True)
+    assert (found["gaps"], found["lost"], found["rate"], found["mean"]) == (50, 50, None, None)
+    assert found["rate_high"] == pytest.approx(100_000)
+    assert found["mean_low"] == pytest.approx(10_000)
+    assert found["rate_low"] <= 100_000 < found["rate_high"] * 1.001

@@ -181,3 +181,16 @@ def test_buckets_never_fall_as_durations_grow_and_are_narrow(values: list[int]) 
     for _, inside in frame.group_by("bucket"):
         low, high = inside["dur"].min(), inside["dur"].max()
         assert high - low <= low / 64  # type: ignore[operator]
+
+
+def test_the_documented_correction_of_coordinated_omission_gives_the_figures_of_its_example(tmp_path, monkeypatch, capsys):
+    """9,000 writes of 10 us, one each ms, and one stall of 1 s, in which 999 more were due; worked out without the library."""
+    text = (Path(__file__).parents[2] / "docs" / "latency.md").read_text()
+    program = next(block.partition("```")[0] for block in text.split("```python\n")[1:] if "server.trace" in block)
+    calls = [{"ts": T0 + 1_000_000 * at, "nr": 1, "pid": 7, "dur": 10_000} for at in range(9000)]
+    make(tmp_path / "server.trace", syscalls=[*calls, {"ts": T0 + 9 * 10**9, "nr": 1, "pid": 7, "dur": 10**9}])
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    due = sorted([10_000] * 9000 + [10**9 - 10**6 * at for at in range(1000)])
+    assert capsys.readouterr().out.splitlines() == ["made 9001 10000", f"due 10000 {due[9899]}"]
+    assert due[9899] == 900_000_000

@@ -98,6 +98,29 @@ def test_pictures_fit_where_they_are_read_and_their_letters_can_be_read(width, i
         assert min(text.get_fontsize() for text in picture.figure.findobj(Text) if text.get_text()) >= 6
 
 
+@pytest.mark.parametrize("few", [False, True])
+def test_nothing_that_is_written_is_cut_off_in_a_column(few, tmp_path):
+    """Titles, names of axes and legends of every picture, also of a recording with a single thread and two calls."""
+    calls = [{"ts": T0 + 1000 * at, "nr": at % 2, "pid": 7, "dur": 200 + at % 9 * 30} for at in range(40)]
+    trace = ringtape.open(make(tmp_path / "few.trace", syscalls=calls) if few else FAMILIES)
+    seen = set()
+    for picture in (picture for each in draw(trace).values() for picture in each):
+        fit(picture.figure, "column")
+        picture.figure.savefig(io.BytesIO(), dpi=picture.figure.dpi)
+        written = [(text.get_text(), text) for text in picture.figure.texts]
+        for axes in picture.figure.axes:
+            written += [(text.get_text(), text) for text in (axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label)]
+            written += [("the legend", axes.get_legend())] if axes.get_legend() is not None else []
+        written += [("the legend", legend) for legend in picture.figure.legends]
+        for what, artist in written:
+            left, low, right, high = artist.get_window_extent().extents if what else (0, 0, 0, 0)
+            assert min(left, low) >= -1, (picture.name, what)
+            assert right <= picture.figure.bbox.width + 1, (picture.name, what)
+            assert high <= picture.figure.bbox.height + 1, (picture.name, what)
+        seen.add(picture.name)
+    assert seen >= {"latency-windows", "latency-modes", "transitions", "mix"}
+
+
 def test_the_same_picture_gives_the_same_bytes_in_every_form():
     figure = drawn()["mix"]
     for form, begins in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):

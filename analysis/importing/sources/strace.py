@@ -378,12 +378,13 @@ def _suffix(path: str) -> int:
 
 
 def _check(reader: _Reader, findings: Findings, files: Sequence[str]) -> None:
-    """Refuse what has no call at all in it, by the reason that most of its lines give."""
+    """Refuse what has no call at all in it, by the reason that most of its lines give, and a log whose calls have no durations."""
+    name = files[0] if len(files) == 1 else f"{len(files)} files"
+    # Calls that do not return, such as the exit, need none: alone they are no recording of the program.
+    if reader.untimed and not reader.timed:
+        raise RingtapeError(f"{name}: no call has its duration: strace ran without -T", _RERECORD)
     if findings.calls or reader.pending:
         return
-    name = files[0] if len(files) == 1 else f"{len(files)} files"
-    if reader.untimed:
-        raise RingtapeError(f"{name}: no call has its duration: strace ran without -T", _RERECORD)
     if not findings.refused:
         raise RingtapeError(f"{name}: no system call in {findings.lines:,} lines", _RERECORD)
     why, kind = max(findings.refused.items(), key=lambda item: item[1].count)
