@@ -11,8 +11,8 @@ PAGE = (Path(__file__).parent.parent.parent / "docs/export.md").read_text(encodi
 
 
 def test_every_form_has_a_line_and_a_chapter() -> None:
-    chapters = {name for head in re.findall(r"^## (.+)$", PAGE, re.M) for name in head.split(", ")}
-    lines = {name for row in re.findall(r"^\| (`.+?`) \|", PAGE, re.M) for name in row.replace("`", "").split(", ")}
+    chapters = {name for head in re.findall(r"^## (.+)$", PAGE, re.MULTILINE) for name in head.split(", ")}
+    lines = {name for row in re.findall(r"^\| (`.+?`) \|", PAGE, re.MULTILINE) for name in row.replace("`", "").split(", ")}
     assert set(exporting.names()) == lines == chapters - {"Memory and size"}
 
 
