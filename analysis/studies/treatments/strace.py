@@ -8,11 +8,16 @@ from pathlib import Path
 
 from ringtape.analysis.studies.tallying import Tallies, lines
 from ringtape.analysis.studies.treatments import Limit, Outcome, Tool, needs
+from ringtape.schemas.errors import RingtapeError
 
-_BEGUN = re.compile(rb"(?:\d+ +)?(?:(<\.\.\. )(\w+) resumed>|(\w+)\()")
-# The last result in the line: strings in the arguments may hold anything but a line's end.
+# Options add the time, the time since the last call, the address and the name of the thread before it.
+_BEFORE = rb"(?:\d+(?:<.{0,40}?>)? +)?(?:\d[\d:.]* +)?(?:\(\+ +[\d.]+\) +)?(?:\[ *[0-9a-f?]+\] +)*"
+_BEGUN = re.compile(_BEFORE + rb"(?:(<\.\.\. )(\w+) resumed>|(\w+)\()")
+_OTHER = re.compile(_BEFORE + rb"(?:---|\+\+\+|\[ Process |strace: |Process )")
+# The last result in the line: strings in the arguments may hold anything but a line's end. With -y a descriptor has its path.
 _ENDED = re.compile(
-    rb".*\)\s+= (?:(-?\d{1,20})|0x([0-9a-f]{1,16})|\?)(?: (E[A-Z][A-Z0-9_]*))?(?: \([^()]*\))?(?: <(\d{1,12}\.\d{1,9})>)?\s*\Z", re.DOTALL
+    rb".*\)\s+= (?:(-?\d{1,20})(?:<.{0,300}?>)?|0x([0-9a-f]{1,16})|\?)(?: (E[A-Z][A-Z0-9_]*))?(?: \([^()]*\))?(?: <(\d{1,12}\.\d{1,9})>)?\s*\Z",
+    re.DOTALL,
 )
 
 
@@ -21,9 +26,10 @@ def _wrap(options: Sequence[str], output: Path, command: Sequence[str]) -> list[
 
 
 def _outcome(output: Path, detailed: bool) -> Outcome:
-    tallies = Tallies()
+    tallies, strange = Tallies(), b""
     for line in lines(output):
         if not (begun := _BEGUN.match(line)):
+            strange = strange or (b"" if _OTHER.match(line) else line.strip())
             continue  # a signal, an exit, the rest of a line that was cut
         name = begun[2] or begun[3]
         if not begun[1]:
@@ -33,6 +39,8 @@ def _outcome(output: Path, detailed: bool) -> Outcome:
             whole, _, part = (ended[4] or b"0.0").partition(b".")
             # strace shows -1 and the name of the error; a call that will be restarted (ERESTARTSYS ...) has none yet.
             tallies.end(name, -1 if ended[3] and ended[1] else result, int(whole) * 1_000_000_000 + int(part.ljust(9, b"0")[:9]))
+    if strange and not tallies.count:
+        raise RingtapeError(f"no line of strace's output is a call: {strange[:80].decode('utf-8', 'backslashreplace')!r}")
     # It stops the traced program for every call: there is nothing that it could lose.
     return Outcome(tallies.count, 0, output.stat().st_size, tallies.calls() if detailed else {})
 
