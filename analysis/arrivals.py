@@ -13,7 +13,7 @@ from ringtape.analysis.grouping import Grouping
 from ringtape.analysis.ledger import AT_ATTACH, CHILD
 from ringtape.analysis.trace import Trace
 
-BATCH = 4_000_000
+BATCH = 1_000_000
 """Calls that are put in order at a time, about."""
 
 

@@ -20,6 +20,8 @@ LIMIT = 900
 MEMORY = at_most(2e9, "<= 2 GB")
 _ASKED = {
     "event_count": ["--event", "signal:signal_generate"],
+    # A row for each thing that each thread did: as text, aligned, a million and a half of them take minutes.
+    "timeline": ["--format", "csv"],
     "event_hist": ["--event", "signal:signal_generate", "--field", "sig"],
 }
 _STACKS = ("folded", "speedscope")
