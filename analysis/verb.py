@@ -107,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
             choices = flag.choices or None
             parser.add_argument(option, dest=flag.name, type=flag.kind, choices=choices, default=flag.default, help=doc + _default(flag))
     if not any(flag.name == "top" for flag in options):
-        parser.add_argument("--top", dest="first", metavar="N", type=int, help="only the first N rows of each trace's result (default: all)")
+        parser.add_argument("--top", dest="first", metavar="N", type=int, help="only the first N rows of each trace's result (default: 0, all)")
     parser.add_argument("--format", choices=FORMATS, default="table", help="form of the result; durations are ns except in tables (default: table)")
     parser.add_argument("--output", metavar="FILE", help="write the result to this file")
     if _picture(name) is not None:
@@ -192,7 +192,7 @@ def run(args: argparse.Namespace) -> int:
 
     analysis = get(args.analysis)
     if args.first is not None and args.first < 0:
-        raise UsageError(f"--top {args.first} is negative", "name how many rows to write")
+        raise UsageError(f"--top {args.first} is negative", "name how many rows to write, or 0 for all")
     traces = list(narrowed(open_all(args.trace), args))
     sentences = [(trace, loss_sentence(trace)) for trace in traces]
     for trace, lost in sentences:
@@ -201,7 +201,7 @@ def run(args: argparse.Namespace) -> int:
     result = analysis.function(
         traces[0] if len(traces) == 1 else Runs(traces), **{flag.name: getattr(args, flag.name) for flag in flags(analysis.function)}
     )
-    written = result if args.first is None else first_rows(result, args.first)
+    written = first_rows(result, args.first) if args.first else result
     write(written, analysis, args.format, args.output, traces[0].header.attached_at)
     if len(written) < len(result):
         print(f"ringtape: note: {len(result) - len(written):,} more rows are left out (--top)", file=sys.stderr)
