@@ -38,9 +38,8 @@ def test_a_tool_reports_what_a_program_knows_of_itself(name, tmp_path):
         assert 0 <= missing <= one.outcome.lost
         assert one.outcome.events + one.outcome.lost >= 2 * 3700
     elif name == "perf trace":
-        # Its ring may lose halves of calls; it says so of whole chunks only, and shows no call twice.
-        assert known["getppid"][0] <= 3500
-        assert 3500 - known["getppid"][0] <= max(100, one.outcome.lost)
+        # It may show neither half of a call, or halves out of order as two calls.
+        assert abs(3500 - known["getppid"][0]) <= max(100, one.outcome.lost)
         assert known["rmdir"][1] <= 200
     assert one.outcome.events > 0
     assert one.outcome.bytes > 0

@@ -23,23 +23,33 @@ def _wrap(options: Sequence[str], output: Path, command: Sequence[str]) -> list[
 
 def _outcome(output: Path, detailed: bool) -> Outcome:
     tallies, lost = Tallies(), 0
-    open_calls: dict[bytes, bytes] = {}
+    begun: dict[bytes, tuple[bytes, ...]] = {}  # by thread: calls that it has shown the beginning of
+    disordered: set[bytes] = set()
     for line in lines(output):
         if not (match := _LINE.match(line)):
             if gone := _LOST.search(line):
                 lost += int(gone[1])
             continue
         whole, part, thread, continued, name = match.groups()
-        # The end of a call whose beginning it has not shown, because it never got it, is a line that begins a call as well.
-        if not continued or (whole and open_calls.get(thread) != name):
+        duration = _signed(int(whole) * 1_000_000 + int(part) * 1_000) if whole else 0
+        before = begun.pop(thread, ())
+        if duration < 0:
+            # An end that came too late: the beginning of this call has a line of its own, above or below.
+            begun[thread] = before
+            disordered.add(thread)
+        elif not continued:
             tallies.begin(name)
-        open_calls.pop(thread, None)
+            if not whole and line.endswith(b"...\n") and len(begun) < _THREADS:
+                begun[thread] = (*before[:1], name) if thread in disordered else (name,)
+            disordered.discard(thread)
+        elif name in before:
+            begun[thread] = tuple(one for one in before if one != name)
+        elif whole:
+            tallies.begin(name)  # an end whose beginning it never got
         if whole and detailed:
             ended = _ENDED.match(line, match.end())  # of some calls it shows no result, of getpgid for one
             result = None if not ended else int(ended[1]) if ended[1] else int(ended[2], 16)
-            tallies.end(name, result, _signed(int(whole) * 1_000_000 + int(part) * 1_000))
-        elif not whole and line.endswith(b"...\n") and len(open_calls) < _THREADS:
-            open_calls[thread] = name
+            tallies.end(name, result, duration)
     return Outcome(tallies.count, lost, output.stat().st_size, tallies.calls() if detailed else {})
 
 
@@ -48,5 +58,9 @@ def _signed(duration: int) -> int:
     return duration - (1 << 64) if duration >= 1 << 63 else duration
 
 
-_LIMITS = (Limit("time", False, "it measures in the kernel, and cuts off what is below a microsecond", "calls"),)
+_LIMITS = (
+    Limit("count", False, "of some calls it shows neither entry nor exit, and says of no loss", "burst"),
+    Limit("count", True, "entries and exits that come out of order it shows as halves of two calls", "threads"),
+    Limit("time", False, "it measures in the kernel, and cuts off what is below a microsecond", "calls"),
+)
 TOOL = Tool("perf trace", "perf trace -o FILE: a line per call, with its duration.", _wrap, _outcome, needs("perf", PACKAGES), limits=_LIMITS)

@@ -118,6 +118,17 @@ def test_half_shown_calls_of_perf_trace_are_calls_once_and_durations_below_zero_
     assert found.calls["sched_yield"] == Tally(2, 0, 100_000 + 18_446_744_073_709_541_000 - (1 << 64))
 
 
+def test_calls_that_perf_trace_shows_out_of_order_are_counted_once(tmp_path):
+    text = b"""    34.212 (         ): python3/2 sched_yield()             ...
+    34.212 (18446744073709.402 ms): python3/2  ... [continued]: futex())    = 0
+    34.072 (         ): python3/2 futex(uaddr: 0xa5, op: WAIT)    ...
+    34.072 ( 0.879 ms): python3/2  ... [continued]: sched_yield())    = 0
+    34.962 ( 0.010 ms): python3/2 futex(uaddr: 0xa5)        = -1 EAGAIN (Resource temporarily unavailable)
+"""
+    found = outcome_of(perf_trace, text, tmp_path)
+    assert {name: (tally.count, tally.errors) for name, tally in found.calls.items()} == {"sched_yield": (1, 0), "futex": (2, 1)}
+
+
 @pytest.mark.parametrize("digits", [19, 25, 5000, 60_000])
 def test_numbers_of_any_length_are_read_or_passed_over(digits, tmp_path):
     number = b"9" * digits
