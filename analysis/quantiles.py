@@ -218,12 +218,17 @@ def quantiles(
     result = result.sort("group")
     sides = ("low", "high") if len(missing) else ("low",)
     for side in sides:
+        # Below 2 ns a missing call may be one without a duration: that there is a short one more lowers no upper bound.
         here = missing.filter(pl.col("high") > 1) if side == "high" else missing
         found = _side_quantiles(_Calls(trace, calls, keys, groups, short, known), counted, here, side, wanted, spares)
         result = result.with_columns(pl.Series(f"{side}_{index}", values, pl.Int64) for index, values in enumerate(found))
     if len(sides) == 1:
         result = result.with_columns(pl.col(f"low_{index}").alias(f"high_{index}") for index in range(len(wanted)))
-    return result.drop("group")
+        return result.drop("group")
+    # A group of which nothing but such calls is known has no duration above theirs.
+    most = missing.group_by("group").agg(pl.col("high").max().alias("_most"))
+    result = result.join(most, on="group", how="left", maintain_order="left")
+    return result.with_columns(pl.col(f"high_{index}").fill_null(pl.col("_most")) for index in range(len(wanted))).drop("group", "_most")
 
 
 def _missing(lost: pl.DataFrame, groups: pl.DataFrame, shared: list[str]) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import ringtape
@@ -32,6 +32,13 @@ calls = st.lists(
     min_size=1,
     max_size=80,
 )
+HARD = [
+    # All that is known of the reads is one time of 1 ns, in a stretch in which only writes were lost.
+    {"nr": READ, "pid": 2, "ts": T0, "dur": 2, "lost": False},
+    {"nr": READ, "pid": 2, "ts": T0 + 1, "dur": 2, "lost": False},
+    {"nr": WRITE, "pid": 1, "ts": T0, "dur": 5, "lost": True},
+    {"nr": WRITE, "pid": 1, "ts": T0 + 500, "dur": 5, "lost": False},
+]
 
 
 def opened(folder: Path, rows: list[dict[str, Any]], **more: Any) -> ringtape.Trace:
@@ -73,6 +80,7 @@ def test_without_losses_all_is_as_in_plain_python_in_one_part_or_several(rows: l
 
 @settings(max_examples=80, deadline=None)
 @given(calls)
+@example(HARD)
 def test_under_losses_the_interval_holds_the_truth(rows: list[dict[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trace = opened(Path(folder) / "t", rows)
