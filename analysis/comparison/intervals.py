@@ -165,7 +165,7 @@ def _cut(counts: list[int], alpha: float) -> int | None:
 
 
 def _mann_whitney_rank(left: int, right: int, alpha: float) -> int | None:
-    if left * right > 10_000:
+    if left * right > 2_500:
         # The normal approximation (Hollander, Wolfe and Chicken 2013, 4.18): exact counting takes long, and changes nothing.
         from scipy import stats
 

@@ -227,14 +227,12 @@ def test_what_others_use_is_a_share_of_the_machine():
     assert disturbance(before, before) == Disturbance(0.0, 0.0, 0.0)
 
 
-def test_a_busy_neighbour_is_seen_and_what_the_run_itself_does_is_not(tmp_path):
-    spin = (*PYTHON, "import os, time; e = time.process_time() + 1\nwhile time.process_time() < e: pass")
-    quiet = once(tmp_path, *spin)
+def test_a_busy_neighbour_is_seen(tmp_path):
     with subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) as neighbour:
-        loud = once(tmp_path, *spin)
+        loud = once(tmp_path, *PYTHON, "import time; e = time.process_time() + 1\nwhile time.process_time() < e: pass")
         neighbour.kill()
     assert loud.disturbance.seconds >= 0.2
-    assert loud.disturbance.outside > quiet.disturbance.outside
+    assert loud.disturbance.outside > 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root takes on another user")
