@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import subprocess
 import tempfile
 import uuid
@@ -19,6 +20,17 @@ from tests.kernel.diary import Diary  # noqa: E402
 from tests.kernel.recording import Done, Recorder, check_quiet  # noqa: E402
 
 PROGRAMS = Path(__file__).parent / "programs"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_as_they_come() -> Iterator[None]:
+    """Recorders get the signals that tests send them also where these tests are run by nohup or in the background of a script."""
+    ignored = [number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session")
