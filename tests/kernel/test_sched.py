@@ -63,7 +63,10 @@ def inside(trace, account):
 
 
 def check_account(trace, account):
-    """Switches are equal (one may fall on each edge), times agree within 0.5 % and 1 ms."""
+    """Switches are equal (one may fall on each edge), times agree within 0.5 % and 1 ms.
+
+    A wait begins at the waking here, and at the enqueueing in the kernel's own sum, a microsecond or two later.
+    """
     rows = inside(trace, account)
     left = rows.filter(pl.col("end").is_between(account.begin, account.end))
     runnable = (pl.col("state") == 0) | (pl.col("preempt") == 1)
@@ -71,7 +74,7 @@ def check_account(trace, account):
     assert abs(len(left.filter(runnable)) - account.involuntary) <= 1
     assert abs(left["run"].sum() - account.run) <= 0.005 * account.run + MS
     waited = rows.filter(pl.col("ts") >= account.begin)["wait"].sum()
-    assert abs(waited - account.wait) <= 0.005 * account.wait + 2 * MS
+    assert abs(waited - account.wait) <= 0.005 * account.wait + 2 * MS + 2_000 * (account.voluntary + account.involuntary)
 
 
 @pytest.mark.parametrize(("what", "amount"), [("spin", 200), ("sleep", 3), ("futex", 2000), ("pipe", 2000), ("child", 30)])
