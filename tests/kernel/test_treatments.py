@@ -48,16 +48,17 @@ def test_a_tool_reports_what_a_program_knows_of_itself(name, tmp_path):
     assert one.tool > 0
 
 
-@pytest.mark.parametrize("name", [name for name in HERE if name == "perf record"])
-def test_a_ring_that_runs_over_is_in_what_perf_record_says_it_lost(name, tmp_path):
-    """The kernel counts each lost sample in two kinds of record: added together they would say twice as much."""
-    record = tool(name)
-    path = tmp_path / "perf.data"
-    code = "import os\nfor _ in range(100_000): os.getpgid(0)"
-    line = record.wrap(["-m", "1", "--no-buildid"], path, [sys.executable, "-I", "-S", "-c", code])
-    subprocess.run(line, check=True, timeout=120, stdin=subprocess.DEVNULL)
-    found = record.outcome(path, True)
-    assert found.lost > 0
-    # Each call is an entry and an exit; the interpreter makes a few thousand calls besides.
-    assert 200_000 <= found.events + found.lost <= 220_000
-    assert found.calls["getpgid"].count <= 100_000
+if "perf record" in HERE:
+
+    def test_a_ring_that_runs_over_is_in_what_perf_record_says_it_lost(tmp_path):
+        """The kernel counts each lost sample in two kinds of record: added together they would say twice as much."""
+        record = tool("perf record")
+        path = tmp_path / "perf.data"
+        code = "import os\nfor _ in range(100_000): os.getpgid(0)"
+        line = record.wrap(["-m", "1", "--no-buildid"], path, [sys.executable, "-I", "-S", "-c", code])
+        subprocess.run(line, check=True, timeout=120, stdin=subprocess.DEVNULL)
+        found = record.outcome(path, True)
+        assert found.lost > 0
+        # Each call is an entry and an exit; the interpreter makes a few thousand calls besides.
+        assert 200_000 <= found.events + found.lost <= 220_000
+        assert found.calls["getpgid"].count <= 100_000
