@@ -223,19 +223,18 @@ PROBE(sched_switch) {
     u64 entity = ADDRESS(prev, task_struct, se);
     u64 sum = READ(u64, entity, sched_entity, sum_exec_runtime);
     u64 run = sum - state->sum;
-    u64 attached = sched_since(prev); /* 0: the thread was made later */
-    if (!since && !state->off && attached) {
-      since = attached;
-      kind = STAY_AT_ATTACH;
-      state->wait = -1;
-    } else if (!since) {
+    u64 earliest = state->off ? state->off : state->runnable;
+    if (!since && earliest) {
       /* Some kernels hide switches of some threads (a guest's agent, say), and with them the coming of whoever runs next, which
        * may be its first: the CPU time that the kernel accounts tells. */
-      u64 earliest = state->off ? state->off : state->runnable;
       since = run < now - earliest ? now - run : earliest;
       kind = STAY_UNSEEN;
-      state->wait = state->runnable ? (state->runnable < since ? since - state->runnable : 0) : state->off ? 0 : -1;
+      state->wait = state->runnable && state->runnable < since ? since - state->runnable : 0;
       state->runnable = 0;
+    } else if (!since) {
+      since = sched_since(prev);
+      kind = STAY_AT_ATTACH;
+      state->wait = -1;
     }
     state->run = state->sum ? run : since ? now - since : 0;
     state->sum = sum;
