@@ -89,8 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     from ringtape.analysis.render import FORMATS
 
     analysis = get(name)
-    # Options may stand before the traces, between and behind them.
-    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+    options_anywhere(parser)
     parser.set_defaults(analysis=name, first=None)
     parser.add_argument("trace", metavar="TRACE", nargs="+", help="trace folder, or a folder of traces; of several, the result has a column `run`")
     add_narrowing(parser, analysis.narrows)
@@ -116,6 +115,11 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.epilog = "columns:\n" + "\n".join(
         f"  {column.name:<15} {column.doc}" + (f" ({column.unit})" if column.unit else "") for column in (*analysis.groups, *analysis.columns)
     )
+
+
+def options_anywhere(parser: argparse.ArgumentParser) -> None:
+    """Let options stand before the names that a verb takes, between them and behind them."""
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
 
 
 def add_narrowing(parser: argparse.ArgumentParser, narrows: Sequence[str] = ("time", "process")) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ringtape.analysis.verb import add_narrowing, loss_sentence, narrowed
+from ringtape.analysis.verb import add_narrowing, loss_sentence, narrowed, options_anywhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     from ringtape.analysis.render import FORMATS
 
-    # The base side may stand behind the options, too.
-    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+    options_anywhere(parser)
     parser.add_argument("base", metavar="BASE", nargs="+", help="runs of the base side")
     parser.add_argument("--with", dest="other", metavar="OTHER", nargs="+", required=True, help="runs of the other side")
     parser.add_argument("--paired", action="store_true", help="the runs were made in blocks: compare the first with the first, and so on")

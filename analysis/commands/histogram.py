@@ -10,7 +10,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from ringtape.analysis.verb import add_narrowing, loss_sentence, narrowed
+from ringtape.analysis.verb import add_narrowing, loss_sentence, narrowed, options_anywhere
 
 if TYPE_CHECKING:
     from ringtape.analysis.histograms import Histograms
@@ -23,8 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from ringtape.analysis.render import FORMATS
 
     parser.epilog = (__doc__ or "").partition("\n\n")[2].replace("%", "%%")
-    # Options may stand before the traces, between and behind them.
-    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+    options_anywhere(parser)
     parser.add_argument("names", metavar="TRACE", nargs="+", help="trace folder, folder of traces, or file of histograms")
     parser.add_argument(
         "--by", metavar="NAMES", help="syscall, process, thread, command or several, separated by commas (default: as the files, else syscall)"

@@ -8,9 +8,9 @@ import argparse
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     from ringtape.analysis.importing.importing import ABIS, sources
+    from ringtape.analysis.verb import options_anywhere
 
-    # Options may stand between the names.
-    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+    options_anywhere(parser)
     parser.add_argument(
         "files", metavar="FILE", nargs="+", help="what the tool wrote, also as .gz; - is standard input; several are those of strace -ff"
     )

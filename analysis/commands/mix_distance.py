@@ -24,11 +24,10 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     from ringtape.analysis.render import FORMATS
-    from ringtape.analysis.verb import add_narrowing
+    from ringtape.analysis.verb import add_narrowing, options_anywhere
 
     parser.epilog = EPILOG
-    # Options may stand between the names.
-    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+    options_anywhere(parser)
     parser.add_argument("base", metavar="A", help="trace folder")
     parser.add_argument("other", metavar="B", nargs="?", help="the other trace folder (default: the same)")
     add_narrowing(parser)

@@ -22,10 +22,9 @@ WRITTEN = 1_000_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     from ringtape.analysis.render import FORMATS
-    from ringtape.analysis.verb import add_narrowing
+    from ringtape.analysis.verb import add_narrowing, options_anywhere
 
-    # Options may stand between the traces and the query.
-    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+    options_anywhere(parser)
     parser.epilog = EPILOG.replace("%", "%%")
     parser.add_argument("words", metavar="TRACE ... QUERY", nargs="+", help="trace folders, and behind them the query (`-`: from standard input)")
     parser.add_argument("--tables", action="store_true", help="list tables and columns instead; no query is given")
