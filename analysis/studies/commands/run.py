@@ -39,11 +39,10 @@ def run(args: argparse.Namespace) -> int:
     results = run_study(study, folder, None if args.quiet else Progress())
     failed = results.runs.filter(results.runs["end"] != COMPLETED)
     if not args.quiet:
-        from ringtape.analysis.studies.commands import report
+        from ringtape.analysis.studies import forms, report
+        from ringtape.analysis.studies.reading import Reading
 
-        parser = argparse.ArgumentParser()
-        report.add_arguments(parser)
-        report.run(parser.parse_args([str(folder)]))
+        forms.show(report.make(Reading(results)))
         print(f"\n{escape(str(folder))}: `ringtape study report {escape(str(folder))} --help` says in what other forms.")
     return 1 if len(failed) else 0
 
