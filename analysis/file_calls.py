@@ -133,6 +133,8 @@ _BYTES = {
     **dict.fromkeys(("splice", "tee", "copy_file_range"), Bytes.TO_SECOND),
     **dict.fromkeys(("sendfile", "sendfile64"), Bytes.FROM_SECOND),
 }
+RETURN_BYTES = frozenset(_BYTES)
+"""Names of the calls that return how many bytes they have moved."""
 _OFFSETS = dict.fromkeys(("pread64", "pwrite64", "preadv", "pwritev", "preadv2", "pwritev2"), 3)
 _AT_POSITION = ("read", "readv", "write", "writev")
 # The descriptors among the arguments are not what these calls work on.

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ringtape.analysis.studies.noise import times
+from ringtape.schemas.abi.syscalls import native_abi, number
+from ringtape.schemas.errors import RingtapeError
 from ringtape.version import VERSION
 
-_BPF = {"x86_64": 321, "aarch64": 280}
 _GET_NEXT_ID = {"programs": 11, "links": 31}
 """BPF_PROG_GET_NEXT_ID and BPF_LINK_GET_NEXT_ID, include/uapi/linux/bpf.h."""
 _VERSIONS: Mapping[str, tuple[str, ...]] = {
@@ -114,13 +115,14 @@ def _libc() -> Callable[..., int]:
 
 def _count_bpf(command: int) -> int | None:
     """Count what is loaded into the kernel by walking its numbers; None without the privilege, or where the call is not known."""
-    number = _BPF.get(platform.machine())
-    if number is None:
+    try:
+        bpf = number(native_abi(), "bpf")
+    except RingtapeError:
         return None
     count, last = 0, 0
     while True:
         # union bpf_attr: start_id, next_id, open_flags
         attributes = (ctypes.c_uint32 * 3)(last, 0, 0)
-        if _libc()(number, command, ctypes.byref(attributes), ctypes.sizeof(attributes)) < 0:
+        if _libc()(bpf, command, ctypes.byref(attributes), ctypes.sizeof(attributes)) < 0:
             return count if ctypes.get_errno() == 2 else None  # ENOENT: that was the last
         count, last = count + 1, attributes[1]

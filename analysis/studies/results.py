@@ -20,7 +20,7 @@ from ringtape.schemas.studies import CALLS, RUNS
 from ringtape.schemas.table import Table
 
 FILE, ENVIRONMENT, TRACES = "study.toml", "environment.json", "traces"
-COMPLETED, FAILED, TIME_LIMIT, TOOL_FAILED = range(4)
+COMPLETED, FAILED, TIME_LIMIT, TOOL_FAILED = sorted(RUNS.column("end").values)
 """The codes of ``end`` in the table of runs."""
 
 

@@ -7,13 +7,9 @@ import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ringtape.analysis.file_calls import RETURN_BYTES
 from ringtape.analysis.studies.treatments import Tally
 
-BYTES = frozenset(
-    {"read", "write", "pread64", "pwrite64", "readv", "writev", "preadv", "pwritev", "preadv2", "pwritev2"}
-    | {"sendto", "recvfrom", "sendmsg", "recvmsg", "sendfile", "sendfile64", "copy_file_range", "splice", "tee", "vmsplice"}
-)
-"""Calls that return how many bytes they have moved."""
 LONGEST = 1 << 16
 """Bytes of a line that are looked at: a tool that writes a longer one has gone wrong."""
 LARGEST = 1 << 32
@@ -68,7 +64,7 @@ class Tallies:
     def calls(self) -> Mapping[str, Tally]:
         """Return them."""
         return {
-            name: Tally(count, errors, max(0, min(time, LAST)) if self._timed else None, min(moved, LAST) if name in BYTES else None)
+            name: Tally(count, errors, max(0, min(time, LAST)) if self._timed else None, min(moved, LAST) if name in RETURN_BYTES else None)
             for name, (count, errors, time, moved) in self._found.items()
             if count
         }

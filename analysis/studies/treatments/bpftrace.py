@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ringtape.analysis.studies.tallying import BYTES, NAMES, lines
+from ringtape.analysis.file_calls import RETURN_BYTES
+from ringtape.analysis.studies.tallying import NAMES, lines
 from ringtape.analysis.studies.treatments import Limit, Outcome, Tally, Tool, needs
 from ringtape.schemas.abi.syscalls import names, native_abi
 
@@ -49,7 +50,7 @@ def _outcome(output: Path, detailed: bool) -> Outcome:
     for number, count in values["calls"].items():
         name = known.get(number, f"syscall_{number}")
         errors, time, moved = (values[what].get(number, 0) if values[what] else None for what in ("errors", "time", "bytes"))
-        found[name] = Tally(count, errors, time, moved if name in BYTES else None)
+        found[name] = Tally(count, errors, time, moved if name in RETURN_BYTES else None)
     return Outcome(events or sum(values["calls"].values()), lost, output.stat().st_size, found if detailed else {})
 
 

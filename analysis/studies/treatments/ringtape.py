@@ -9,8 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
+from ringtape.analysis.file_calls import RETURN_BYTES
 from ringtape.analysis.runs import open_trace
-from ringtape.analysis.studies.tallying import BYTES
 from ringtape.analysis.studies.treatments import Limit, Outcome, Tally, Tool
 from ringtape.schemas.table import tables
 
@@ -27,14 +27,14 @@ def _outcome(output: Path, detailed: bool) -> Outcome:
     calls: dict[str, Tally] = {}
     if detailed and "syscalls" in trace.tables:
         failed = pl.col("ret").is_between(-4095, -1)
-        moved = pl.when(pl.col("syscall").cast(pl.String).is_in(BYTES)).then(pl.col("ret").clip(0))
+        moved = pl.when(pl.col("syscall").cast(pl.String).is_in(RETURN_BYTES)).then(pl.col("ret").clip(0))
         found = trace.collect(
             trace.syscalls.group_by(pl.col("syscall").cast(pl.String)).agg(
                 count=pl.len(), errors=failed.sum(), time=pl.col("dur").clip(0).sum(), bytes=moved.sum()
             )
         )
         calls = {
-            name: Tally(count, errors, time, moved if name in BYTES else None)
+            name: Tally(count, errors, time, moved if name in RETURN_BYTES else None)
             for name, count, errors, time, moved in found.select("syscall", "count", "errors", "time", "bytes").iter_rows()
         }
     events = sum(trace.rows(name) for name in trace.tables if name in tables() and tables()[name].origin == "ring")
