@@ -208,9 +208,11 @@ class _Single:
         lifeline = self._scratch / "lifeline"
         os.mkfifo(lifeline, 0o600)
         line = self._specified()
-        before, began = times(), time.monotonic_ns()
+        known, before, began = _children(), times(), time.monotonic_ns()
         status, spent, waited_for, last = self._under_tool(line, lifeline)
         one.total = time.monotonic_ns() - began
+        # What a tool does not wait for (perf trace) comes to us, and would count as others' until we have waited for it.
+        _end_orphans(known)
         one.disturbance = disturbance(before, times())
         said = self._result()
         if said is None:

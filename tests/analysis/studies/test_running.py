@@ -235,6 +235,16 @@ def test_a_busy_neighbour_is_seen(tmp_path):
     assert loud.disturbance.outside > 0
 
 
+def test_what_a_tool_does_not_wait_for_is_not_of_others(tmp_path):
+    # perf trace ends when its command has ended, without waiting for it.
+    script = "import os, sys; p = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ); os.waitid(os.P_PID, p, os.WEXITED | os.WNOWAIT)"
+    careless = Treatment("mine", "command", (*PYTHON, script, "{command}"))
+    one = once(tmp_path, *PYTHON, "import time; e = time.process_time() + 1\nwhile time.process_time() < e: pass", treatment=careless)
+    assert one.end == COMPLETED, one.message
+    assert one.user + one.system >= 1e9
+    assert one.disturbance.seconds < 0.9
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root takes on another user")
 def test_a_workload_runs_as_its_user(tmp_path):
     said = tmp_path / "said"
