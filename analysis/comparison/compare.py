@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from ringtape.analysis.comparison.intervals import Estimate, Method, difference, holm, paired, superiority
+from ringtape.analysis.comparison.intervals import Estimate, Method, difference, holm, paired, rounding, superiority
 from ringtape.analysis.comparison.measures import MEASURES, USUAL, Measure, measured
 from ringtape.analysis.registry import Result, kind_of_result
 from ringtape.analysis.runs import Runs
@@ -196,14 +196,17 @@ def _estimate(measure: Measure, left: pl.DataFrame, right: pl.DataFrame, pair: b
         values = [both["value"].to_list(), both["value_right"].to_list()]
     else:
         values = [left["value"].to_list(), right["value"].to_list()]
+    least = 0.0, 0.0
     if measure.scale == "ratio":
         if any(value <= 0 for side in values for value in side):
             return None
+        if all(values):
+            least = rounding(values[0], measure.step), rounding(values[1], measure.step)
         values = [[math.log(value) for value in side] for side in values]
     if pair:
         differences = [after - before for before, after in zip(*values, strict=True)]
-        return paired(differences, method, level) if differences else None
-    return difference(values[0], values[1], method, level)
+        return paired(differences, method, level, sum(least)) if differences else None
+    return difference(values[0], values[1], method, level, least)
 
 
 def _back(value: float | None) -> float | None:

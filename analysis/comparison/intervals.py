@@ -35,7 +35,21 @@ class Estimate:
     p: float | None = None
 
 
-def difference(base: Sequence[float], other: Sequence[float], method: Method = "t", level: float = 0.95) -> Estimate:
+def rounding(values: Sequence[float], step: float) -> float:
+    """Return the variance that rounding to a step alone gives the logarithms of values: (step / value)**2 / 12, on average.
+
+    The error of rounding is uniform over a step (Sheppard 1898), and d log(x) = dx / x. That of equal values is the same: more of
+    them do not make their mean surer.
+
+    >>> f"{rounding([100.0, 100.0], 1.0):.3g}"
+    '8.33e-06'
+    """
+    return math.fsum((step / value) ** 2 for value in values) / len(values) / 12
+
+
+def difference(
+    base: Sequence[float], other: Sequence[float], method: Method = "t", level: float = 0.95, least: tuple[float, float] = (0.0, 0.0)
+) -> Estimate:
     """Estimate by how much ``other`` lies above ``base``; of logarithms, that is the logarithm of a ratio.
 
     Parameters
@@ -47,6 +61,9 @@ def difference(base: Sequence[float], other: Sequence[float], method: Method = "
         differences, with the interval of the exact Mann-Whitney test (Hodges and Lehmann 1963; Bauer 1972).
     level : float
         Confidence level.
+    least : tuple of float
+        Variance that the mean of each side has at the least, for ``t``: what is read in steps may be the same in every run and
+        still not be known better than to a step, however many runs there are. See `rounding`.
 
     Returns
     -------
@@ -79,13 +96,13 @@ def difference(base: Sequence[float], other: Sequence[float], method: Method = "
     value = float(right.mean() - left.mean())
     if min(len(left), len(right)) < LEAST["t"]:
         return Estimate(value)
-    errors = left.var(ddof=1) / len(left), right.var(ddof=1) / len(right)
+    errors = [max(float(side.var(ddof=1)) / len(side), floor) for side, floor in zip((left, right), least, strict=True)]
     spread = sum(errors)
     freedom = spread**2 / sum(error**2 / (len(side) - 1) for error, side in zip(errors, (left, right), strict=True)) if spread else 1.0
     return _student(value, spread, freedom, level)
 
 
-def paired(differences: Sequence[float], method: Method = "t", level: float = 0.95) -> Estimate:
+def paired(differences: Sequence[float], method: Method = "t", level: float = 0.95, least: float = 0.0) -> Estimate:
     """Estimate the centre of paired differences (other - base of the same block).
 
     Parameters
@@ -97,6 +114,8 @@ def paired(differences: Sequence[float], method: Method = "t", level: float = 0.
         exact Wilcoxon signed-rank test (Hollander, Wolfe and Chicken 2013, section 3.3).
     level : float
         Confidence level.
+    least : float
+        Variance that the mean has at the least, for ``t``.
     """
     values = np.asarray(differences, np.float64)
     if method == "rank":
@@ -113,7 +132,7 @@ def paired(differences: Sequence[float], method: Method = "t", level: float = 0.
     value = float(values.mean())
     if len(values) < LEAST_PAIRS["t"]:
         return Estimate(value)
-    return _student(value, values.var(ddof=1) / len(values), len(values) - 1, level)
+    return _student(value, max(float(values.var(ddof=1)) / len(values), least), len(values) - 1, level)
 
 
 def _student(value: float, variance: float, freedom: float, level: float) -> Estimate:

@@ -15,6 +15,8 @@ from ringtape.analysis.trace import Trace
 from ringtape.schemas.errors import UsageError
 
 Scale = Literal["ratio", "difference"]
+NANOSECOND = 1.0
+"""Times are recorded in whole ns."""
 SCHEMA = pl.Schema({"measure": pl.String, "what": pl.String, "value": pl.Float64})
 
 
@@ -32,6 +34,11 @@ class Measure:
     scale: Scale = "ratio"
     more: str = "more"
     less: str = "fewer"
+
+    @property
+    def step(self) -> float:
+        """In what step values are recorded; 0 where they are exact."""
+        return NANOSECOND if self.unit == "ns" else 0.0
 
 
 MEASURES = {

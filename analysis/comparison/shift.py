@@ -8,7 +8,8 @@ from fractions import Fraction
 
 import polars as pl
 
-from ringtape.analysis.comparison.intervals import Method, difference
+from ringtape.analysis.comparison.intervals import Method, difference, rounding
+from ringtape.analysis.comparison.measures import NANOSECOND
 from ringtape.analysis.grouping import Grouping
 from ringtape.analysis.ledger import timed_losses, unreturned_at_most
 from ringtape.analysis.quantiles import quantiles
@@ -63,11 +64,12 @@ def shift(base: Runs | Sequence[Trace], other: Runs | Sequence[Trace], syscall: 
     sides = [[_quantiles(trace, syscall) for trace in side] for side in (base, other)]
     rows = []
     for place, point in enumerate(POINTS):
-        left, right = ([math.log(run[place]) for run in side if run is not None and run[place]] for side in sides)
+        times = [[run[place] for run in side if run is not None and run[place]] for side in sides]
+        left, right = ([math.log(time) for time in side] for side in times)
         row: dict[str, object] = {"quantile": float(point), "base_runs": len(left), "other_runs": len(right)}
         row |= {name: math.exp(math.fsum(values) / len(values)) for name, values in (("base", left), ("other", right)) if values}
         if left and right:
-            found = difference(left, right, method, level)
+            found = difference(left, right, method, level, (rounding(times[0], NANOSECOND), rounding(times[1], NANOSECOND)))
             row |= {name: math.exp(value) for name, value in (("ratio", found.value), ("low", found.low), ("high", found.high)) if value is not None}
         rows.append(row)
     return pl.DataFrame(rows, schema={column.name: column.dtype for column in COLUMNS})

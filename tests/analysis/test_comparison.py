@@ -13,7 +13,7 @@ from scipy import stats
 import ringtape
 from ringtape.analysis.comparison.compare import compare
 from ringtape.analysis.comparison.explain import explain
-from ringtape.analysis.comparison.intervals import _mann_whitney_rank, _signed_rank, difference, holm, paired, superiority
+from ringtape.analysis.comparison.intervals import _mann_whitney_rank, _signed_rank, difference, holm, paired, rounding, superiority
 from ringtape.analysis.comparison.shift import shift
 from ringtape.analysis.plots.comparison import forest, shift_plot
 from ringtape.cli import main
@@ -274,6 +274,31 @@ def test_verdicts_of_nothing_are_rarely_wrong():
         p = [difference(*random.lognormal(0, 0.05, (2, 8))).p for _ in range(30)]
         wrong += min(value for value in holm(p) if value is not None) <= 0.05
     assert wrong / 200 <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / 200)
+
+
+def test_times_that_are_equal_in_every_run_are_known_to_a_nanosecond_only(tmp_path):
+    """Medians of short calls are often the same in every run of a side: that is rounding, not certainty."""
+    base, near, far = ([run(tmp_path / f"{time}-{number}.trace", {READ: [time] * 20}) for number in range(3)] for time in (171, 172, 190))
+    for pair in (False, True):
+        found = row(compare(base, near, pair=pair), "p50", "read")
+        assert found["verdict"] == "no difference shown"
+        assert found["low"] < 1 < found["high"]
+        assert row(compare(base, far, pair=pair), "p50", "read")["verdict"] == "slower"
+    level = shift(base, near, "read")
+    assert (level["low"] < 1).all()
+    assert (level["high"] > 1).all()
+    # Counts are exact: one call more in every run is one call more.
+    assert row(compare(base, [run(tmp_path / f"{n}.trace", {READ: [171] * 21}) for n in range(3)]), "calls", "read")["verdict"] == "more"
+
+
+def test_rounding_makes_no_verdicts_of_nothing():
+    """Times around 171.5 ns, rounded: three runs at 171 against three at 172 happen in one of 32 studies, and show nothing."""
+    random = np.random.default_rng(12)
+    values = np.round(171.5 + random.normal(0, 0.3, (4000, 2, 3)))
+    p = [difference(*np.log(study), least=(rounding(study[0], 1), rounding(study[1], 1))).p for study in values]
+    assert np.mean([value <= 0.05 for value in p]) <= 0.05
+    assert np.mean([value <= 0.005 for value in p]) == 0
+    assert np.mean([difference(*np.log(study)).p <= 0.005 for study in values]) > 0.02
 
 
 # ---- the verb
