@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import shutil
 import signal
 import stat
@@ -58,6 +59,8 @@ class Launcher:
             self._child(list(command), user, environment, gate_read, gate_write, error_write)
         os.close(gate_read)
         os.close(error_write)
+        self._end = select.poll()
+        self._end.register(os.pidfd_open(self.pid), select.POLLIN)
         self._gate, self._error = gate_write, error_read
         self.status: int | None = None
 
@@ -108,6 +111,10 @@ class Launcher:
             if pid:
                 self.status = status
         return self.status is not None
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but no longer than the command runs."""
+        self._end.poll(seconds * 1000)
 
     def exit_status(self) -> int | None:
         """Return the exit status as a shell shows it (128 + signal), or None while the command runs."""

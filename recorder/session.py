@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import shlex
@@ -43,11 +44,14 @@ from ringtape.version import VERSION
 if TYPE_CHECKING:
     from ringtape.recorder.pump import Pump
 
-POLL = 0.01
-"""Seconds between two looks at the rings: at 4 million calls a second a hundredth of the default ring comes in."""
+POLL = 0.05
+"""Seconds between two looks at the rings: at 4 million calls a second a twentieth of the default ring comes in."""
+QUICK = 0.01
+"""With a ring that is smaller than its table's default, and while the end is near."""
 DRAIN_NICE = -20
 GRACE = 1.0
 """Seconds that the command is given to end by itself after Ctrl-C reached it as well."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -131,6 +135,7 @@ class Session:
                 undo.callback(stacks.close)
             # numpy and pyarrow come in after the privileges are given up: no library that size ever runs with them.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+            keep_freed_memory()
             import_while_readable(self._user, "ringtape.recorder.pump")
             # The drain sleeps most of the time; when it wakes it must not queue behind the programs that fill the rings.
             with contextlib.suppress(PermissionError):
@@ -252,7 +257,8 @@ class Session:
         """Drain until the target has ended, the time is over, or a signal came."""
         status = mmap(kernel.maps["status"].fd, PAGE, prot=PROT_READ)
         duration = self._options.duration
-        noted = False
+        small = any(ring.ring_size > self._options.ring_size(ring) for ring in (drain.table for drain in pump.drains))
+        poll, noted = QUICK if small else POLL, False
         try:
             while True:
                 pump.step()
@@ -271,7 +277,10 @@ class Session:
                     if ended and live > 0 and not noted and not self._quiet:
                         self._progress.note(f"the command has ended; {live} of its descendants' threads go on (Ctrl-C ends the recording)")
                         noted = True
-                time.sleep(POLL)
+                if launcher and not ended:
+                    launcher.wait(poll)
+                else:
+                    time.sleep(QUICK if ended else poll)
         finally:
             status.close()
 
@@ -292,7 +301,7 @@ class Session:
     def _let_command_end(self, launcher: Launcher | None) -> None:
         """Wait for the command, which runs on unrecorded, so that its terminal and its exit are not cut off."""
         while launcher is not None and not launcher.poll() and not self._signal:
-            time.sleep(POLL)
+            time.sleep(QUICK)
 
     def _unwritable(self, error: OSError, journal: Journal | None, pump: Pump, kernel: Kernel, folder: int) -> RecordingError:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
@@ -319,6 +328,17 @@ def kernel_stop(kernel: Kernel) -> int:
     detached_at = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     kernel.look_at_the_end()
     return detached_at
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed: each second's columns would come from fresh pages, which cost more than to fill them.
+
+    mallopt(3) of glibc and its likes; where there is none, nothing changes.
+    """
+    with contextlib.suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            mallopt(parameter, 1 << 30)
 
 
 def read_clock() -> Clock:
