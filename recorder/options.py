@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
+from ringtape.recorder.bpf import PAGE
 from ringtape.recorder.events import Choice
 from ringtape.schemas.abi import syscalls as abi
 from ringtape.schemas.errors import UsageError
 from ringtape.schemas.table import Table, table, tables
+from ringtape.schemas.units import format_size, parse_size
 
 CHOICES = 8
 """Values of --comm or --uid at most (CHOICES in probes/common.bpf.h)."""
@@ -287,3 +289,27 @@ def online_cpus() -> list[int]:
     text = Path("/sys/devices/system/cpu/online").read_text().strip()
     ranges = [part.partition("-") for part in text.split(",")]
     return [cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1)]
+
+
+def parse_ring_sizes(text: str | None, names: Sequence[str]) -> dict[str, int]:
+    """Return bytes per table from ``SIZE`` (each table) or ``TABLE=SIZE,...``.
+
+    Raises
+    ------
+    UsageError
+        If a table is not recorded or a size is none.
+    """
+    if text is None:
+        return {}
+    rings = [name for name in names if table(name).origin == "ring"]
+    if "=" not in text:
+        text = ",".join(f"{name}={text}" for name in rings)
+    sizes = {}
+    for item in text.split(","):
+        name, _, size = item.partition("=")
+        if name not in rings:
+            raise UsageError(f"--ring-size names {name!r}, which is not recorded", f"the recorded tables with rings are {', '.join(rings)}")
+        sizes[name] = parse_size(size)
+        if not PAGE <= sizes[name] <= 64 << 30:
+            raise UsageError(f"a ring size of {size} for {name}", f"choose between {format_size(PAGE)} and 64 GiB")
+    return sizes

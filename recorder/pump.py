@@ -22,10 +22,10 @@ from ringtape.recorder.ledger import Counters, Ledger
 from ringtape.recorder.program import loss_tables
 from ringtape.recorder.ring import open_rings
 from ringtape.recorder.upkeep import Upkeep
-from ringtape.recorder.writer import TraceWriter, read_clock
+from ringtape.recorder.writer import TraceWriter
 from ringtape.schemas.arrow import arrow_schema
 from ringtape.schemas.layout import record_dtype
-from ringtape.schemas.manifest import Footer, Header
+from ringtape.schemas.manifest import Clock, Footer, Header
 from ringtape.schemas.table import Table, table
 
 SEAL_INTERVAL = 1.0
@@ -173,7 +173,7 @@ class Pump:
             attempted={name: counters.attempted() for name, counters in self._counters.items()},
             filtered=sum(counters.filtered for counters in self._counters.values()),
             cost=self._cost.total(),
-            clock=read_clock(),
+            clock=Clock.now(),
             detached_at=detached_at,
         )
         self.writer.finish(footer)

@@ -13,7 +13,6 @@ import struct
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from errno import EIO
 from mmap import PROT_READ, mmap
@@ -36,7 +35,8 @@ from ringtape.schemas import manifest as manifests
 from ringtape.schemas.abi.syscalls import native_abi
 from ringtape.schemas.errors import RecordingError
 from ringtape.schemas.events import describe_events
-from ringtape.schemas.manifest import Clock, Header
+from ringtape.schemas.host import describe_host
+from ringtape.schemas.manifest import Clock, Header, Probe
 from ringtape.schemas.table import table
 from ringtape.schemas.units import format_size
 from ringtape.version import VERSION
@@ -206,14 +206,12 @@ class Session:
     def _header(self, kernel: Kernel, journal: Journal | None, reason: str, attached_at: int) -> Header:
         probes = list(kernel.probes)
         if journal is None:
-            from ringtape.schemas.manifest import Probe
-
             probes.append(Probe("journal", False, reason))
         return Header(
             trace_id=self._trace_id,
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             host=describe_host(),
-            clock=read_clock(),
+            clock=Clock.now(),
             command=list(self._options.target.command),
             options=self._options.describe(),
             tables={name: table(name).version for name in self._options.tables if name not in kernel.code.unavailable},
@@ -339,63 +337,3 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
             mallopt(parameter, 1 << 30)
-
-
-def read_clock() -> Clock:
-    """Return one instant on three clocks."""
-    return Clock(time.clock_gettime_ns(time.CLOCK_MONOTONIC), time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
-
-
-def describe_host() -> Mapping[str, object]:
-    """Return what a reader needs to judge figures by."""
-    system = os.uname()
-    model = "unknown"
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
-
-    def read(path: str) -> str:
-        try:
-            return Path(path).read_text().strip()
-        except OSError:
-            return "unknown"
-
-    return {
-        "name": system.nodename,
-        "kernel": system.release,
-        "build": system.version,
-        "machine": system.machine,
-        "cpu": model,
-        "cpus": os.cpu_count(),
-        "memory": os.sysconf("SC_PHYS_PAGES") * PAGE,
-        "page_size": PAGE,
-        "boot_id": read("/proc/sys/kernel/random/boot_id"),
-        "clocksource": read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
-    }
-
-
-def parse_ring_sizes(text: str | None, names: Sequence[str]) -> dict[str, int]:
-    """Return bytes per table from ``SIZE`` (each table) or ``TABLE=SIZE,...``.
-
-    Raises
-    ------
-    UsageError
-        If a table is not recorded or a size is none.
-    """
-    from ringtape.schemas.errors import UsageError
-    from ringtape.schemas.units import parse_size
-
-    if text is None:
-        return {}
-    rings = [name for name in names if table(name).origin == "ring"]
-    if "=" not in text:
-        text = ",".join(f"{name}={text}" for name in rings)
-    sizes = {}
-    for item in text.split(","):
-        name, _, size = item.partition("=")
-        if name not in rings:
-            raise UsageError(f"--ring-size names {name!r}, which is not recorded", f"the recorded tables with rings are {', '.join(rings)}")
-        sizes[name] = parse_size(size)
-        if not PAGE <= sizes[name] <= 64 << 30:
-            raise UsageError(f"a ring size of {size} for {name}", f"choose between {format_size(PAGE)} and 64 GiB")
-    return sizes

@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import os
 import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,11 +23,6 @@ from ringtape.schemas.table import Table, table
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 POSITIONS = b"ringtape.rings"
 """Key of the Parquet metadata that repeats the ring positions of a part, for a part whose manifest line was not written."""
-
-
-def read_clock() -> Clock:
-    """Return one instant on three clocks."""
-    return Clock(time.clock_gettime_ns(time.CLOCK_MONOTONIC), time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
 
 def utc_now() -> str:
@@ -176,7 +170,7 @@ class TraceWriter:
                 sha256=output.hexdigest(),
                 min_ts=low,
                 max_ts=high,
-                clock=read_clock(),
+                clock=Clock.now(),
                 rings={str(ring): list(span) for ring, span in rings.items()},
                 replaces=[old.file for old in replaces],
                 lost=lost,

@@ -16,6 +16,7 @@ from typing import Any
 from ringtape.analysis.studies.noise import times
 from ringtape.schemas.abi.syscalls import native_abi, number
 from ringtape.schemas.errors import RingtapeError
+from ringtape.schemas.host import cpu_model, read_line
 from ringtape.version import VERSION
 
 _GET_NEXT_ID = {"programs": 11, "links": 31}
@@ -42,21 +43,21 @@ def fingerprint(programs: Iterable[str] = ()) -> dict[str, Any]:
     """
     return {
         "time": time.time(),
-        "boot": _read("/proc/sys/kernel/random/boot_id"),
+        "boot": read_line("/proc/sys/kernel/random/boot_id"),
         "machine": platform.machine(),
         "kernel": platform.release(),
         "kernel_version": platform.version(),
-        "command_line": _read("/proc/cmdline"),
-        "cpu": _cpu_model(),
+        "command_line": read_line("/proc/cmdline"),
+        "cpu": cpu_model(),
         "cpus": sorted(os.sched_getaffinity(0)),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "hypervisor": _read("/sys/hypervisor/type") or _virtual(),
-        "clock_source": _read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        "hypervisor": read_line("/sys/hypervisor/type") or _virtual(),
+        "clock_source": read_line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         "governor": _each("/sys/devices/system/cpu", "cpu[0-9]*/cpufreq/scaling_governor"),
-        "turbo_off": _read("/sys/devices/system/cpu/intel_pstate/no_turbo"),
-        "smt": _read("/sys/devices/system/cpu/smt/active"),
-        "mitigations": {path.name: _read(path) for path in sorted(Path("/sys/devices/system/cpu/vulnerabilities").glob("*"))},
-        "randomize_va_space": _read("/proc/sys/kernel/randomize_va_space"),
+        "turbo_off": read_line("/sys/devices/system/cpu/intel_pstate/no_turbo"),
+        "smt": read_line("/sys/devices/system/cpu/smt/active"),
+        "mitigations": {path.name: read_line(path) for path in sorted(Path("/sys/devices/system/cpu/vulnerabilities").glob("*"))},
+        "randomize_va_space": read_line("/proc/sys/kernel/randomize_va_space"),
         "load": list(os.getloadavg()),
         "steal": times().steal,
         "bpf": {what: _count_bpf(command) for what, command in _GET_NEXT_ID.items()},
@@ -67,26 +68,12 @@ def fingerprint(programs: Iterable[str] = ()) -> dict[str, Any]:
     }
 
 
-def _read(path: str | Path) -> str | None:
-    try:
-        return Path(path).read_text(errors="replace").strip()[:4000]
-    except OSError:
-        return None
-
-
 def _each(folder: str, pattern: str) -> list[str]:
-    return sorted({text for path in Path(folder).glob(pattern) if (text := _read(path))})
-
-
-def _cpu_model() -> str | None:
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
-        if line.startswith(("model name", "CPU part")):
-            return line.split(":", 1)[1].strip()
-    return None
+    return sorted({text for path in Path(folder).glob(pattern) if (text := read_line(path))})
 
 
 def _virtual() -> str | None:
-    flags = next((line for line in (_read("/proc/cpuinfo") or "").splitlines() if line.startswith("flags")), "")
+    flags = next((line for line in (read_line("/proc/cpuinfo") or "").splitlines() if line.startswith("flags")), "")
     return "virtual machine" if " hypervisor" in flags else None
 
 

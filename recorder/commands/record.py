@@ -85,8 +85,9 @@ def run(args: argparse.Namespace) -> int:
         check_uids,
         choose_calls,
         choose_tables,
+        parse_ring_sizes,
     )
-    from ringtape.recorder.session import Session, default_output, parse_ring_sizes
+    from ringtape.recorder.session import Session, default_output
     from ringtape.schemas.errors import UsageError
     from ringtape.schemas.units import parse_duration
 

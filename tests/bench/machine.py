@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from ringtape.recorder.compile import find_bcc
-from ringtape.recorder.session import describe_host
+from ringtape.schemas.host import describe_host
 from ringtape.version import VERSION
 from tests.bench.figures import table
 from tests.bench.workshop import ROOT

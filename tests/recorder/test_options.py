@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ringtape.recorder import options
+from ringtape.recorder.bpf import PAGE
 from ringtape.recorder.options import (
     Options,
     Select,
@@ -17,6 +18,7 @@ from ringtape.recorder.options import (
     check_uids,
     choose_calls,
     choose_tables,
+    parse_ring_sizes,
     possible_cpus,
 )
 from ringtape.schemas.errors import UsageError
@@ -197,3 +199,36 @@ class TestCgroup:
 def test_possible_cpus_are_one_more_than_the_highest_number(text, count, monkeypatch):
     monkeypatch.setattr(Path, "read_text", lambda self: text)
     assert possible_cpus() == count
+
+
+NAMES = choose_tables(None)
+
+
+class TestRingSizes:
+    def test_one_size_is_that_of_each_table_with_a_ring(self):
+        assert parse_ring_sizes("64M", NAMES) == {"paths": 64 << 20, "processes": 64 << 20, "syscalls": 64 << 20}
+
+    def test_sizes_may_be_given_table_by_table_and_the_rest_keeps_its_own(self):
+        assert parse_ring_sizes("syscalls=1G,paths=8k", NAMES) == {"syscalls": 1 << 30, "paths": 8192}
+
+    def test_nothing_asked_is_nothing_changed(self):
+        assert parse_ring_sizes(None, NAMES) == {}
+
+    @pytest.mark.parametrize("text", ["losses=1M", "nosuch=1M", "paths=1M,,", "=1M", "syscalls=1M,64M"])
+    def test_what_is_no_recorded_table_with_a_ring_is_refused_with_those_that_are(self, text):
+        assert "paths, processes" in refusal(parse_ring_sizes, text, NAMES).hint
+
+    def test_a_table_that_is_not_recorded_is_refused(self):
+        assert "'paths', which is not recorded" in refusal(parse_ring_sizes, "paths=1M", choose_tables("syscalls")).what
+
+    @pytest.mark.parametrize("text", ["", "much", "syscalls=", "syscalls=-1M", "64X"])
+    def test_what_is_no_size_is_refused(self, text):
+        assert "is not a size" in refusal(parse_ring_sizes, text, NAMES).what
+
+    @pytest.mark.parametrize("text", ["0", "4095", "65G", "syscalls=1T"])
+    def test_a_size_beyond_reason_is_refused_with_the_limits(self, text):
+        assert "64 GiB" in refusal(parse_ring_sizes, text, NAMES).hint
+
+    @pytest.mark.parametrize("text", [str(PAGE), "64G"])
+    def test_the_limits_themselves_are_allowed(self, text):
+        assert parse_ring_sizes(text, ("paths",))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import time
 from dataclasses import replace
 
 import pytest
@@ -394,3 +395,10 @@ def test_arbitrary_bytes_are_refused_and_nothing_else_happens(data):
 @given(st.lists(st.dictionaries(st.sampled_from([*body(HEAD), *body(FOOTER), *body(part(0)), "sum"]), anything, max_size=6), max_size=3))
 def test_arbitrary_json_is_refused_and_nothing_else_happens(bodies):
     refused(b"".join(json.dumps(one).encode() + b"\n" for one in bodies))
+
+
+def test_the_clocks_are_read_at_one_instant():
+    clock = Clock.now()
+    assert abs(time.clock_gettime_ns(time.CLOCK_MONOTONIC) - clock.mono) < 60e9
+    assert abs(time.time_ns() - clock.wall) < 60e9
+    assert clock.boot >= clock.mono - 1e9
