@@ -9,7 +9,7 @@ from typing import Any
 STEADY: Mapping[str, str] = {
     "kernel": "kernel",
     "kernel_version": "build of the kernel",
-    "command_line": "command line of the kernel",
+    "command_line": "parameters of the kernel that bear on times",
     "cpu": "CPU",
     "cpus": "CPUs that may be used",
     "memory": "memory",

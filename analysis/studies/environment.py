@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -21,6 +22,13 @@ from ringtape.version import VERSION
 
 _GET_NEXT_ID = {"programs": 11, "links": 31}
 """BPF_PROG_GET_NEXT_ID and BPF_LINK_GET_NEXT_ID, include/uapi/linux/bpf.h."""
+_TIMING = re.compile(
+    r"(mitigations|no?spec|spec_|spectre|pti|nopti|retbleed|mds|tsx|tsa|l1tf|srbds|gather_data|reg_file|indirect_target|vmscape"
+    r"|isolcpus|nohz|rcu|idle|intel_idle|cpuidle|haltpoll|processor|intel_pstate|amd_pstate|cpufreq|clocksource|tsc|highres|skew_tick"
+    r"|nosmt|smt|maxcpus|nr_cpus|numa|threadirqs|preempt|sched|psi|hugepage|default_hugepage|transparent_hugepage|audit|lsm|security|selinux"
+    r"|apparmor|init_on|slub_debug|page_poison|iommu|intel_iommu|amd_iommu|swiotlb)[\w.]*(=|$)"
+)
+"""Names of the kernel's parameters that bear on times (Documentation/admin-guide/kernel-parameters.txt of Linux)."""
 _VERSIONS: Mapping[str, tuple[str, ...]] = {
     "strace": ("strace", "--version"),
     "perf": ("perf", "--version"),
@@ -47,7 +55,7 @@ def fingerprint(programs: Iterable[str] = ()) -> dict[str, Any]:
         "machine": platform.machine(),
         "kernel": platform.release(),
         "kernel_version": platform.version(),
-        "command_line": read_line("/proc/cmdline"),
+        "command_line": _timing_parameters(read_line("/proc/cmdline")),
         "cpu": cpu_model(),
         "cpus": sorted(os.sched_getaffinity(0)),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -66,6 +74,15 @@ def fingerprint(programs: Iterable[str] = ()) -> dict[str, Any]:
         "versions": {name: _said(line) for name, line in _VERSIONS.items() if shutil.which(line[0])},
         "programs": {name: _program(name) for name in sorted(set(programs))},
     }
+
+
+def _timing_parameters(line: str | None) -> str | None:
+    """Keep the parameters that bear on times: the others may name addresses and keys, and results of studies are published.
+
+    >>> _timing_parameters("root=UUID=5a quiet mitigations=off nohz_full=2-7 -- --key secret")
+    'mitigations=off nohz_full=2-7'
+    """
+    return None if line is None else " ".join(word for word in line.partition(" -- ")[0].split() if _TIMING.match(word))
 
 
 def _each(folder: str, pattern: str) -> list[str]:

@@ -52,6 +52,7 @@ def _calls(output: Path) -> Mapping[str, Tally]:
 
 _LIMITS = (
     Limit("count", False, "its ring buffer was full: what it says it lost", "burst"),
+    Limit("count", True, "its file holds some records twice: same thread, CPU and nanosecond", "burst"),
     Limit("errors", False, "its ring buffer was full: what it says it lost", "perf record -m 1 on burst"),
     Limit("time", False, "it measures in the kernel, from entry to exit; the truth is measured around the call in the program", "calls"),
 )

@@ -61,6 +61,8 @@ def _signed(duration: int) -> int:
 _LIMITS = (
     Limit("count", False, "of some calls it shows neither entry nor exit, and says of no loss", "burst"),
     Limit("count", True, "entries and exits that come out of order it shows as halves of two calls", "threads"),
+    Limit("errors", False, "of some calls it shows the entry alone, without a result", "calls"),
+    Limit("bytes", False, "of some calls it shows the entry alone, without a result", "calls"),
     Limit("time", False, "it measures in the kernel, and cuts off what is below a microsecond", "calls"),
 )
 TOOL = Tool("perf trace", "perf trace -o FILE: a line per call, with its duration.", _wrap, _outcome, needs("perf", PACKAGES), limits=_LIMITS)

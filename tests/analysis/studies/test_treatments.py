@@ -236,5 +236,6 @@ def test_every_tool_says_what_it_does_and_whether_it_can():
 
 def test_what_is_known_of_a_tool_explains_the_differences_that_it_makes_and_no_others():
     assert "ring buffer was full" in tool("perf record").known_limits("count", -3)
-    assert tool("perf record").known_limits("count", 3) is None
+    assert "twice" in tool("perf record").known_limits("count", 3)
+    assert tool("perf record").known_limits("bytes", 3) is None
     assert tool("strace").known_limits("count", -1) is None
