@@ -159,7 +159,10 @@ def _measured(claim: Claim, pairs: Sequence[tuple[float, float]], ratio: bool, m
     low, high = ends[1:]
     if low is None or high is None:
         least = LEAST_PAIRS[method]
-        return found | {"verdict": UNDECIDED, "why": f"{len(pairs)} blocks give no interval; it takes {least} or more"}
+        return found | {
+            "verdict": UNDECIDED,
+            "why": f"{len(pairs)} block{'s give' if len(pairs) != 1 else ' gives'} no interval; it takes {least} or more",
+        }
     holds = _COMPARE[claim.operator]
     if holds(low, limit) and holds(high, limit):
         return found | {"verdict": HOLDS}
