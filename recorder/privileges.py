@@ -7,6 +7,7 @@ import ctypes
 import os
 import pwd
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,6 +18,8 @@ from ringtape.schemas.errors import RecordingError
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 38, 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAPSET = {"x86_64": 126, "aarch64": 91}
+PATIENCE = 5.0
+"""Seconds in which threads that have done their work must have left."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -128,12 +131,12 @@ def _renounce() -> None:
 
 
 def drop(user: User) -> None:
-    """Become the invoking user without any capability, for good; to be called before any thread is started.
+    """Become the invoking user without any capability, for good; to be called when no other thread goes on.
 
     Raises
     ------
     RecordingError
-        If a capability remains: the recorder then does not go on.
+        If a thread has a capability that it does not lose within `PATIENCE`: the recorder then does not go on.
     """
     _renounce()
     if os.geteuid() == 0 and user.uid != 0:
@@ -143,7 +146,10 @@ def drop(user: User) -> None:
     header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), 8)
     nothing = ctypes.create_string_buffer(24)
     _libc.syscall(_CAPSET[os.uname().machine], header, nothing)
-    left = capabilities()
+    # A thread that Python has joined may still be on its way out of the kernel, on a busy machine for some time.
+    deadline = time.monotonic() + PATIENCE
+    while any((left := capabilities()).values()) and time.monotonic() < deadline:
+        time.sleep(0.001)
     if any(left.values()):
         raise RecordingError(f"capabilities could not be given up: {', '.join(name for name, mask in left.items() if mask)}")
 
@@ -152,7 +158,11 @@ def capabilities(pid: int | str = "self") -> dict[str, int]:
     """Return the permitted, effective, inheritable and ambient capability masks, united over all threads of a process."""
     masks = dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapAmb"), 0)
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for line in (task / "status").read_text().splitlines():
+        try:
+            status = (task / "status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+        for line in status.splitlines():
             name, _, value = line.partition(":\t")
             if name in masks:
                 masks[name] |= int(value, 16)

@@ -168,3 +168,21 @@ def test_after_the_drop_no_capability_is_left_and_none_can_come_back():
     assert done.stdout.startswith(str([str(user[0])] * 4))
     if os.geteuid() == 0:
         assert done.stdout.split()[-1] == "0"
+
+
+LINGERING = """
+import sys, threading, time
+from ringtape.recorder import privileges
+seconds, privileges.PATIENCE = float(sys.argv[1]), float(sys.argv[2])
+threading.Thread(target=time.sleep, args=(seconds,), daemon=True).start()
+privileges.drop(privileges.User.invoking())
+assert not any(privileges.capabilities().values())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="whoever has no capability has none to lose")
+@pytest.mark.parametrize(("seconds", "patience", "said"), [(0.3, 60, ""), (60, 0.2, "capabilities could not be given up: CapPrm, CapEff")])
+def test_a_thread_on_its_way_out_is_waited_for_and_one_that_stays_is_refused(seconds, patience, said):
+    done = subprocess.run([sys.executable, "-c", LINGERING, str(seconds), str(patience)], capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == (not said), done.stderr
+    assert said in done.stderr
