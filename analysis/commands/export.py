@@ -39,7 +39,9 @@ def run(args: argparse.Namespace) -> int:
     lost = loss_sentence(trace)
     if lost and args.strict:
         raise RingtapeError(f"{trace.path}: {lost}", "leave --strict out to export what was recorded")
-    beside = Path(f"{args.output}.files") if args.format == "fio" and args.output != "-" else None
+    # Beside a pipe or a device (standard output, /dev/null) there is no place for a second file.
+    named = args.output != "-" and (Path(args.output).is_file() or not Path(args.output).exists())
+    beside = Path(f"{args.output}.files") if args.format == "fio" and named else None
     if beside is not None and beside.exists() and not args.force:
         raise UsageError(f"{escape(str(beside))} exists", "name another file, or add --force to replace it")
     choices = Choices(args.table, args.offcpu, Path(args.symbols) if args.symbols else None, args.iolog, beside)

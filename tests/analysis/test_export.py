@@ -241,6 +241,12 @@ def test_an_iolog_has_the_place_of_every_access(tmp_path):
     assert (tmp_path / "log.files").read_text().split("\t")[0] == "4103"
 
 
+def test_beside_a_device_no_files_are_made(tmp_path):
+    (tmp_path / "null").symlink_to("/dev/null")
+    export(FAMILIES, "fio", tmp_path / "null", "--force")
+    assert [path.name for path in tmp_path.iterdir()] == ["null"]
+
+
 @pytest.mark.parametrize("version", [2, 3])
 def test_fio_replays_as_many_reads_writes_and_bytes_as_were_recorded(tmp_path, version):
     fio = shutil.which("fio")
