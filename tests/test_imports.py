@@ -46,6 +46,12 @@ def test_the_command_line_itself_loads_nothing_heavy(arguments):
     assert json.loads(done.stderr.splitlines()[-1]) == []
 
 
+@pytest.mark.parametrize("verb", ["report", "info"])
+def test_no_verb_loads_pandas_which_pyarrow_does_where_it_is_installed(verb):
+    done = python("-c", RINGTAPE + "print('pandas' in sys.modules, status, file=sys.stderr)", verb, "datasets/demo.trace")
+    assert done.stderr.splitlines()[-1] == "False 0"
+
+
 def test_the_public_package_loads_polars_only_for_those_who_open_a_trace():
     done = python("-c", f"import sys, ringtape; print([name for name in {HEAVY} if name in sys.modules])")
     assert done.stdout == "[]\n", done.stderr

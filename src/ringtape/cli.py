@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import NoReturn
 
@@ -92,9 +93,28 @@ analyses (each with --format table|csv|json|parquet|markdown):
 `ringtape VERB --help` explains one verb; `ringtape --version` prints the version."""
 
 
+class _WithoutPandas:
+    """Lets the import of pandas fail, in this program only.
+
+    pyarrow imports it, wherever it is installed, to ask of a list whether it is a Series: a third of the recorder's start, in a
+    process that holds privileges. None in `sys.modules` does not do: pyarrow's compiled import takes it for the module.
+    """
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name == "pandas" else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> NoReturn:
+        raise ModuleNotFoundError(f"{spec.name} is not used by ringtape", name=spec.name)
+
+    def exec_module(self, module: object) -> None:
+        """Part of a loader; never called, as no module is made."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status: 0, 1 for an error, 2 for usage, 130 when interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        sys.meta_path.insert(0, _WithoutPandas())
     _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # An encoding without the micro sign, say, must not end a report half-way.
