@@ -72,4 +72,5 @@ def disturbance(before: Times, after: Times) -> Disturbance:
         return Disturbance(0.0, 0.0, 0.0)
     was, now = (sum(used for (pid, _), used in at.processes.items() if pid != os.getpid()) for at in (before, after))
     seconds = max(0.0, now - was)
-    return Disturbance(seconds / whole, (after.steal - before.steal) / whole, seconds)
+    # Processes are read one after the other, after the times of the whole: on a busy machine that may make a little more than all of it.
+    return Disturbance(min(1.0, seconds / whole), (after.steal - before.steal) / whole, seconds)

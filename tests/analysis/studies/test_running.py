@@ -228,6 +228,7 @@ def test_what_others_use_is_a_share_of_the_machine():
     after = Times(120, 2, {(1, 0): 10.0, (2, 8): 0.5, (3, 9): 1.5, (me, 0): 9.0})
     assert disturbance(before, after) == Disturbance(0.15, 0.05, 3.0)
     assert disturbance(before, before) == Disturbance(0.0, 0.0, 0.0)
+    assert disturbance(Times(0, 0), Times(2, 0, {(1, 0): 2.25})).outside == 1.0
 
 
 def test_a_busy_neighbour_is_seen(tmp_path):
