@@ -110,7 +110,15 @@ class Map:
     max_entries: int
 
     def update(self, key: bytes, value: bytes) -> None:
-        """Set one element."""
+        """Set one element.
+
+        Raises
+        ------
+        ValueError
+            If the kernel would read more than that.
+        """
+        if len(value) < self.value_size:
+            raise ValueError(f"{len(value)} bytes for a value of {self.value_size} in map {self.name}")
         keys, values = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
         bpf(Command.MAP_UPDATE_ELEM, struct.pack("=IxxxxQQQ", self.fd, _address(keys), _address(values), 0))
 

@@ -147,7 +147,8 @@ class Kernel:
             self.maps["state"].update(struct.pack("=I", pidfd), bytes(value))
         finally:
             os.close(pidfd)
-        self.maps["status"].update(struct.pack("=I", 0), struct.pack("=q", 1))
+        status = self.maps["status"]
+        status.update(struct.pack("=I", 0), struct.pack("=q", 1).ljust(status.value_size, b"\0"))
 
     def ring_bytes(self, name: str) -> int:
         """Return the bytes of each ring of a table."""

@@ -182,3 +182,9 @@ def test_the_wrapper_imports_no_large_library():
 
     script = "import sys, ringtape.recorder.bpf; sys.exit('numpy' in sys.modules or 'pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_kernel_never_reads_more_than_it_is_given():
+    one = Map("m", 7, MapType.ARRAY, 4, 24, 1)
+    with pytest.raises(ValueError, match="8 bytes for a value of 24 in map m"):
+        one.update(bytes(4), bytes(8))
