@@ -31,6 +31,7 @@ INLINE void read_args(u64 *args, u64 regs, int compat, u32 arity) {
   if (arity > 5) args[5] = *(u64 *)(base + 40);
 }
 INLINE s64 number_of(u64 regs) { return READ(s32, regs, pt_regs, syscallno); }
+INLINE u64 came_from(u64 regs) { return READ(u64, regs, pt_regs, pc); }
 #define NR_EXECVE 221
 #define NR_EXECVEAT 281
 #else
@@ -59,6 +60,7 @@ INLINE void read_args(u64 *args, u64 regs, int compat, u32 arity) {
   if (arity > 5) args[5] = READ(u64, regs, pt_regs, r9);
 }
 INLINE s64 number_of(u64 regs) { return READ(s64, regs, pt_regs, orig_ax); }
+INLINE u64 came_from(u64 regs) { return READ(u64, regs, pt_regs, ip); }
 #define NR_EXECVE 59
 #define NR_EXECVEAT 322
 #endif
@@ -281,7 +283,9 @@ ITERATOR(syscalls_detach) {
   if (!state->pending) {
     if (!state->at_attach || !READ(u32, task, task_struct, __state)) return 0;
     if (CONFIG->select != SELECT_MARKED && !selects(task)) return 0;
-    if (!describe_call(task, state, task_registers(task), 1)) return 0;
+    /* Threads of the kernel, io_uring's workers among them, have registers of a user mode that they never were in: all 0, as if in call 0. */
+    u64 regs = task_registers(task);
+    if (!came_from(regs) || !describe_call(task, state, regs, 1)) return 0;
   }
   struct syscalls_record record = {
       .ts = state->entered,

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.kernel.recording import RINGTAPE, in_call, ringtape, wait_for
 
 READ, WRITE, PAUSE, GETPPID, EXIT_GROUP = 0, 1, 34, 110, 231
 COUNT = 50
+PF_KTHREAD = 0x200000
 
 
 class Running:
@@ -200,6 +202,24 @@ def test_everything_but_the_recorder_itself(start, run):
         check = [call for call in trace.calls if call.tid == running.pid]
         assert sum(call.nr == GETPPID for call in check) == COUNT
         assert os.getpid() in {call.pid for call in trace.calls}
+
+
+def test_threads_of_the_kernel_are_in_no_call(start, run):
+    running = run()
+    recorder = start("--all", "--ring-size", "64M").wait_until_recording()
+    threads = {int(path.name) for path in Path("/proc").glob("[0-9]*") if is_kernel_thread(path)}
+    assert 2 in threads, "kthreadd"
+    trace = recorder.stop().trace
+    inside = {call.tid for call in trace.calls if call.kind == UNFINISHED}
+    assert running.pid in inside
+    assert not inside & threads
+
+
+def is_kernel_thread(path):
+    try:
+        return int((path / "stat").read_text().rpartition(")")[2].split()[6]) & PF_KTHREAD
+    except OSError:
+        return False
 
 
 def test_duration_ends_the_recording(start, run):
