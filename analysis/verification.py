@@ -148,7 +148,8 @@ def _decode(folder: TraceFolder, parts: Sequence[Part]) -> list[dict[str, Any]]:
         names = "".join(json.dumps(name) + "\n" for name in waiting)
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
-                [sys.executable, "-m", "ringtape.analysis.part_reader", str(folder.path.absolute())],
+                # -P: what lies in the current folder, such as beside a trace of somebody else, is no module.
+                [sys.executable, "-P", "-m", "ringtape.analysis.part_reader", str(folder.path.absolute())],
                 input=names, text=True, stdout=output, stderr=subprocess.DEVNULL, check=False,
             )  # fmt: skip
             output.seek(0)

@@ -124,6 +124,17 @@ def calls_of(path: Path) -> pa.Table:
     return pq.read_table(path / "syscalls/000000.parquet").cast(arrow_schema(table("syscalls")))
 
 
+def test_what_lies_beside_a_trace_is_no_program(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(folder, syscalls=[{"seq": 0}])
+    planted = tmp_path / "of somebody else"
+    (planted / "ringtape").mkdir(parents=True)
+    for name in ("json.py", "numpy.py", "ringtape/__init__.py"):
+        (planted / name).write_text("open('ran', 'w').close()\n")
+    monkeypatch.chdir(planted)
+    assert verify(folder).problems == []
+    assert not (planted / "ran").exists()
+
+
 def test_rows_out_of_order_are_found(folder: Path) -> None:
     path = make(folder, syscalls=CALLS)
     rows = calls_of(path)
