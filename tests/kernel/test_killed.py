@@ -135,7 +135,7 @@ def own_bpffs():
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         if not holder.stdout.read(1):
             pytest.skip("only root can have mounts of its own")
-        yield Path(f"/proc/{holder.pid}/root/sys/fs/bpf/ringtape"), ("nsenter", "-m", "-t", str(holder.pid))
+        yield Path("/proc", str(holder.pid), "root", "sys/fs/bpf/ringtape"), ("nsenter", "-m", "-t", str(holder.pid))
         holder.stdin.close()
 
 
