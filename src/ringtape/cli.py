@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import NoReturn
 
@@ -100,14 +99,9 @@ class _WithoutPandas:
     process that holds privileges. None in `sys.modules` does not do: pyarrow's compiled import takes it for the module.
     """
 
-    def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
-        return ModuleSpec(name, self) if name == "pandas" else None  # type: ignore[arg-type]
-
-    def create_module(self, spec: ModuleSpec) -> NoReturn:
-        raise ModuleNotFoundError(f"{spec.name} is not used by ringtape", name=spec.name)
-
-    def exec_module(self, module: object) -> None:
-        """Part of a loader; never called, as no module is made."""
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(f"{name} is not used by ringtape", name=name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

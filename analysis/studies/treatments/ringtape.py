@@ -14,12 +14,12 @@ from ringtape.analysis.runs import open_trace
 from ringtape.analysis.studies.treatments import Limit, Outcome, Tally, Tool
 from ringtape.schemas.table import tables
 
-_CODE = "import sys; from ringtape.cli import main; sys.exit(main())"
+# By the interpreter that runs this: the ringtape that is studied is the one that studies. -P: no module comes from the current folder.
+_RINGTAPE = (sys.executable, "-P", "-c", "import sys; from ringtape.cli import main; sys.exit(main())")
 
 
 def _wrap(options: Sequence[str], output: Path, command: Sequence[str]) -> list[str]:
-    # By the interpreter that runs this: the ringtape that is studied is the one that studies. -P: no module comes from the current folder.
-    return [sys.executable, "-P", "-c", _CODE, "record", "-q", "-o", str(output), *options, "--", *command]
+    return [*_RINGTAPE, "record", "-q", "-o", str(output), *options, "--", *command]
 
 
 def _outcome(output: Path, detailed: bool) -> Outcome:
@@ -43,7 +43,7 @@ def _outcome(output: Path, detailed: bool) -> Outcome:
 
 
 def _missing() -> str | None:
-    said = subprocess.run([sys.executable, "-P", "-c", _CODE, "doctor", "--quiet"], capture_output=True, text=True, check=False)
+    said = subprocess.run([*_RINGTAPE, "doctor", "--quiet"], capture_output=True, text=True, check=False)
     return said.stdout.strip() or None if said.returncode else None
 
 

@@ -2,6 +2,7 @@
 
 import random
 import struct
+import subprocess
 from contextlib import suppress
 
 import pytest
@@ -10,6 +11,7 @@ from ringtape.analysis.studies.tallying import LONGEST, Tallies, lines, perf_cou
 from ringtape.analysis.studies.treatments import Tally, bpftrace, perf_trace, strace, strace_count, syscount, tool, tools
 from ringtape.schemas.abi.syscalls import native_abi, number
 from ringtape.schemas.errors import RingtapeError, UsageError
+from ringtape.version import VERSION
 
 STRACE = rb"""101 execve("/bin/x", ["x"], 0x7ffe /* 3 vars */) = 0 <0.000410>
 101 getppid()                         = 100 <0.000020>
@@ -239,3 +241,12 @@ def test_what_is_known_of_a_tool_explains_the_differences_that_it_makes_and_no_o
     assert "twice" in tool("perf record").known_limits("count", 3)
     assert tool("perf record").known_limits("bytes", 3) is None
     assert tool("strace").known_limits("count", -1) is None
+
+
+def test_ringtape_is_the_one_that_studies_whatever_lies_in_the_folder_of_a_workload(tmp_path):
+    (tmp_path / "ringtape").mkdir()
+    (tmp_path / "ringtape" / "__init__.py").write_text("open('ran', 'w').close()\n")
+    command = tool("ringtape").wrap([], tmp_path / "out.trace", ["true"])
+    done = subprocess.run([*command[: command.index("record")], "--version"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == f"ringtape {VERSION}\n"
+    assert not (tmp_path / "ran").exists()
