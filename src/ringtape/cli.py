@@ -37,6 +37,16 @@ class Verb:
         with open(self.path, encoding="utf-8") as file:
             return file.readline().strip().lstrip("r").strip('"').rstrip(".")
 
+    def parser(self) -> tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], int]]:
+        """Import it, and return what reads its arguments and what does it."""
+        parser = _Parser(
+            prog=f"ringtape {self.name}",
+            description=self.summary + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        return parser, self.load(parser)
+
 
 def _command(module: str) -> Callable[[argparse.ArgumentParser], Callable[[argparse.Namespace], int]]:
     def load(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
@@ -159,13 +169,7 @@ def _dispatch(arguments: list[str]) -> int:
 
         close = get_close_matches(name, found, 3)
         raise UsageError(f"unknown verb {name!r}", f"did you mean {' or '.join(close)}?" if close else "`ringtape --help` lists the verbs")
-    parser = _Parser(
-        prog=f"ringtape {name}",
-        description=found[name].summary + ".",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    run = found[name].load(parser)
+    parser, run = found[name].parser()
     try:
         status = run(parser.parse_args(arguments[1:]))
     except SystemExit as stop:

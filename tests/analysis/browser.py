@@ -22,8 +22,12 @@ def needed() -> None:
 
 
 @contextmanager
-def opened(file: Path, size: dict[str, int]) -> Iterator[Any]:
-    """Open a file in a page of that size; a message on the console, an error, or a request for anything else fails when it is closed."""
+def opened(file: Path, size: dict[str, int], site: Path | None = None) -> Iterator[Any]:
+    """Open a file in a page of that size; a message on the console, an error, or a request for anything else fails when it is closed.
+
+    What lies in the folder ``site`` may be asked for as well.
+    """
+    allowed = ("data:", f"{site.as_uri()}/") if site else ("data:",)
     needed()
     from playwright.sync_api import sync_playwright
 
@@ -35,7 +39,7 @@ def opened(file: Path, size: dict[str, int]) -> Iterator[Any]:
             page.on("console", lambda message: said.append(message.text))
             page.on("pageerror", lambda error: said.append(str(error)))
             page.on(
-                "request", lambda request: said.append(request.url) if request.url != file.as_uri() and not request.url.startswith("data:") else None
+                "request", lambda request: said.append(request.url) if request.url != file.as_uri() and not request.url.startswith(allowed) else None
             )
             page.goto(file.as_uri())
             yield page
