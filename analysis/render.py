@@ -114,7 +114,7 @@ def cells(frame: pl.DataFrame, analysis: Analysis, *, wide: bool = True, limit: 
     shown: list[tuple[str, str]] = []
     declared = {name: analysis.column(name) for name in names}
     absent = {name: column.absent for name, column in declared.items() if column and column.absent}
-    indents = {name: column.indent for name, column in declared.items() if column and column.indent}
+    indents = {name: column.indent for name, column in declared.items() if column and column.indent in frame.columns}
     for name in names:
         column = declared[name]
         if name in indents.values() or (column is not None and column.detail):

@@ -11,10 +11,11 @@ from ringtape.schemas.errors import RingtapeError
 from ringtape.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from ringtape import datasets
     from ringtape.analysis.runs import Runs, open
     from ringtape.analysis.trace import Trace
 
-__all__ = ["RingtapeError", "Runs", "Trace", "__version__", "open"]
+__all__ = ["RingtapeError", "Runs", "Trace", "__version__", "datasets", "open"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from ringtape.analysis import runs
 
         return getattr(runs, name)
+    if name == "datasets":
+        from importlib import import_module
+
+        return import_module("ringtape.datasets")
     raise AttributeError(f"module 'ringtape' has no attribute {name!r}")
