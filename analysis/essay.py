@@ -86,8 +86,8 @@ def say(text: str) -> None:
 def name(text: object) -> str:
     r"""Return a name from a trace as Markdown that shows it and does nothing else.
 
-    >>> name("a`b<c>")
-    '`a\\\\x60b<c>`'
+    >>> print(name("a`b<c>"))
+    `a\x60b<c>`
     """
     return "`" + escape(str(text)).replace("`", "\\x60") + "`"
 
