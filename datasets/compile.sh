@@ -1,8 +1,9 @@
 #!/bin/sh
-# A program of eight C files built by make with two jobs, then run: what it spends its time on is known (sort, then hash, then sum).
+# A program and a library of eight C files built by make with two jobs, then run: it sorts, then hashes, then sums, then waits.
 # options: --tables syscalls,paths,processes,sched,memory,faults --profile 999 --offcpu-stacks 100us
-# needs: gcc libc6-dev make
+# needs: gcc libc6-dev make binutils
 # setup: sh compile.sh write
+# keep: work
 set -eu
 if [ "${1-}" = write ]; then
     for part in 1 2 3 4 5 6; do
@@ -42,7 +43,7 @@ void sort_all(void); uint64_t hash_all(void); uint64_t sum_all(void); void wait_
 int main(void) { sort_all(); uint64_t h = hash_all(), s = sum_all(); wait_a_little(); return printf("%llx %llx\n", (unsigned long long)h, (unsigned long long)s) < 0; }
 END
     # shellcheck disable=SC2016  # make's variable
-    printf 'CFLAGS = -O1 -g -fno-omit-frame-pointer -fno-inline -fno-optimize-sibling-calls\nLDLIBS = -lm\nwork: main.o work.o part1.o part2.o part3.o part4.o part5.o part6.o\n\t$(CC) -o $@ $^ $(LDLIBS)\n' >Makefile
+    printf 'CFLAGS = -O1 -fno-omit-frame-pointer -fno-inline -fno-optimize-sibling-calls\nall: work parts.a\nwork: main.o work.o\n\t$(CC) -o $@ $^\nparts.a: part1.o part2.o part3.o part4.o part5.o part6.o\n\tar rc $@ $^\n' >Makefile
     exit
 fi
 make -s -j 2
