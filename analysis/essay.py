@@ -266,19 +266,21 @@ def pictured(trace: Trace, analysis: str, which: str) -> None:
     say(f"There is nothing to draw for {name(which)} in this trace.")
 
 
-def embedded(body: str, caption: str, *, height: int = 500) -> None:
-    """Show a page of its own, such as a flame graph's, inside the notebook; its scripts see nothing of the rest.
+def embedded(svg: str, caption: str, *, height: int = 500) -> None:
+    """Show a picture that answers clicks, such as a flame graph; its script sees nothing of the rest of the page.
 
     Parameters
     ----------
-    body : str
-        HTML or SVG that needs nothing from elsewhere.
+    svg : str
+        An SVG document that needs nothing from elsewhere.
     caption : str
         What it shows.
     height : int
         Height in pixels.
     """
-    frame = f'<iframe title="{html(caption)}" sandbox="allow-scripts" style="width:100%;height:{height}px;border:0" srcdoc="{html(body)}"></iframe>'
+    # A document of its own: inside the page's, its script would look for its boxes at the wrong root.
+    data = base64.b64encode(svg.encode()).decode()
+    frame = f'<iframe title="{html(caption)}" sandbox="allow-scripts" style="width:100%;height:{height}px;border:0" src="data:image/svg+xml;base64,{data}"></iframe>'
     _show(Shown(f"[picture: {caption}]", "text/html", f"<figure>{frame}<figcaption>{html(caption)}</figcaption></figure>"))
 
 

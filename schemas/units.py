@@ -72,7 +72,7 @@ def format_duration(ns: float | None) -> str:
         return f"{ns} ns"
     size = abs(ns)
     if size < 999.5:
-        return f"{ns:.0f} ns"
+        return f"{ns:z.0f} ns"
     for limit, unit, scale in ((1e6, "µs", 1e3), (1e9, "ms", 1e6), (120e9, "s", 1e9), (7200e9, "min", 60e9)):
         if size < limit * 0.9995:
             return f"{_three(ns / scale)} {unit}"

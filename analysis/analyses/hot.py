@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 
@@ -22,7 +24,7 @@ COLUMNS = (
 
 
 @analysis(tables=("samples", "mappings", "symbols"), columns=COLUMNS, section=False)
-def hot(trace: Trace, *, of: Of = "cpu") -> pl.DataFrame:
+def hot(trace: Trace, *, of: Of = "cpu", symbols: str | None = None) -> pl.DataFrame:
     """Rank functions by the stacks that they are in.
 
     Times on the CPU are samples times 1/frequency; lost samples are in none of the figures (`ringtape loss` counts them).
@@ -34,6 +36,8 @@ def hot(trace: Trace, *, of: Of = "cpu") -> pl.DataFrame:
         The recording.
     of : {"cpu", "offcpu"}
         Stacks of running threads, or of threads that had left their CPU.
+    symbols : str, optional
+        Folder with the programs, or their debug files, looked at first; build ids must match.
 
     Returns
     -------
@@ -48,7 +52,7 @@ def hot(trace: Trace, *, of: Of = "cpu") -> pl.DataFrame:
     >>> hot(trace).columns[:2], len(hot(trace)) > 10
     (['function', 'module'], True)
     """
-    found = stacks(trace, of)
+    found = stacks(trace, of, Path(symbols) if symbols else None)
     whole = int(found.groups["time"].sum())
     lengths = np.array([len(frames) for frames in found.frames], np.int64)
     everything = np.concatenate([*found.frames, np.empty(0, np.int64)])

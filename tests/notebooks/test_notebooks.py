@@ -44,7 +44,7 @@ def ran(tmp_path_factory):
 
 
 def test_each_is_stored_without_what_it_printed():
-    assert [one.number for one in notebooks()] == [f"{number:02}" for number in range(1, len(NAMES) + 1)]
+    assert len({one.number for one in notebooks()}) == len({one.name for one in notebooks()}) == len(NAMES)
     for one in notebooks():
         node = nbformat.read(one.path, as_version=4)
         nbformat.validate(node)
@@ -83,7 +83,7 @@ def test_its_page_needs_nothing_from_elsewhere(ran, name):
     text = page(ran[name], "a <title>")
     assert "<title>a &lt;title&gt;</title>" in text
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)
-    assert "<script" not in re.sub(r'srcdoc="[^"]*"', "", text)
+    assert "<script" not in text
 
 
 def others():
