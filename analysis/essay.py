@@ -198,7 +198,89 @@ def table(
     """
     analysis = get(kind) if isinstance(kind, str) else kind
     if columns is not None:
-        look = f'style="width:100%;height:{height}px;border:0"'
+        frame = frame.select(column for wanted in columns for column in frame.columns if column in (wanted, f"{wanted}_low", f"{wanted}_high"))
+    content = cells(frame, analysis, wide=columns is not None, limit=top, origin=trace.header.attached_at if trace else 0)
+    _tabled(content, caption, len(frame) - top)
+
+
+def plain_table(frame: pl.DataFrame, units: dict[str, str] | None = None, *, top: int = 12, caption: str = "") -> None:
+    """Show rows of any frame.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The rows.
+    units : dict, optional
+        Units of its columns: ns, bytes, share, count.
+    top : int
+        Rows that are shown.
+    caption : str
+        What is to be seen in it.
+    """
+    units = units or {}
+    rows = [[cell(value, units.get(column, "")) for column, value in row.items()] for row in frame.head(top).iter_rows(named=True)]
+    numeric = [column in units or frame.schema[column].is_numeric() for column in frame.columns]
+    _tabled(Cells([column.replace("_", " ") for column in frame.columns], numeric, rows), caption, len(frame) - top)
+
+
+def _tabled(content: Cells, caption: str, more: int) -> None:
+    rest = f"{count(more, 'more row')}." if more > 0 else ""
+    note = " ".join(part for part in (caption, rest) if part)
+    text = "\n".join(" | ".join(" ".join(value.split()) for value in row) for row in (content.heads, *content.rows))
+    below = f'<p class="note">{html(note)}</p>' if note else ""
+    _show(Shown(f"{text}\n{note}".rstrip(), "text/html", f'<div class="table">{table_of(content)}</div>{below}'))
+
+
+def picture(figure: Figure, caption: str) -> None:
+    """Show a figure.
+
+    Parameters
+    ----------
+    figure : Figure
+        From `ringtape.analysis.plots`.
+    caption : str
+        What it shows, in a sentence: it stands below it, and for those who cannot see it.
+    """
+    data = base64.b64encode(png(figure)).decode()
+    body = f'<figure><img alt="{html(caption)}" src="data:image/png;base64,{data}"><figcaption>{html(caption)}</figcaption></figure>'
+    _show(Shown(f"[picture: {caption}]", "text/html", body))
+
+
+def pictured(trace: Trace, analysis: str, which: str) -> None:
+    """Show one of the pictures that an analysis brings.
+
+    Parameters
+    ----------
+    trace : Trace
+        The recording.
+    analysis : str
+        The analysis.
+    which : str
+        The picture's name, such as ``latency-heat-map``; `ringtape report --pictures` writes all under their names.
+    """
+    module = sys.modules[get(analysis).function.__module__]
+    for found in module.pictures(trace):
+        if found.name == which:
+            picture(found.figure, found.caption)
+            return
+    say(f"There is nothing to draw for {name(which)} in this trace.")
+
+
+def embedded(svg: str, caption: str, *, height: int = 500) -> None:
+    """Show a picture that answers clicks, such as a flame graph; its script sees nothing of the rest of the page.
+
+    Parameters
+    ----------
+    svg : str
+        An SVG document that needs nothing from elsewhere.
+    caption : str
+        What it shows.
+    height : int
+        Height in pixels.
+    """
+    # A document of its own: inside the page's, its script would look for its boxes at the wrong root.
+    data = base64.b64encode(svg.encode()).decode()
+    look = f'style="width:100%;height:{height}px;border:0"'
     frame = f'<iframe title="{html(caption)}" sandbox="allow-scripts" {look} src="data:image/svg+xml;base64,{data}"></iframe>'
     _show(Shown(f"[picture: {caption}]", "text/html", f"<figure>{frame}<figcaption>{html(caption)}</figcaption></figure>"))
 
