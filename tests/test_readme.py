@@ -1,6 +1,8 @@
 """Figures of the README against the results that lie in the repository."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -103,3 +105,30 @@ def test_what_the_readme_says_of_claims_is_what_was_found():
     }
     assert set(reading("families").claims["verdict"]) == {"holds"}
     assert set(reading("accuracy").claims["verdict"]) == {"holds"}
+
+
+def commands_shown():
+    """Each command of the README's recipes, with the lines that are shown of its output."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    recipes = text[text.index("## Five questions") : text.index("## Beside other tools")]
+    for block in re.findall(r"```\n(.*?)```", recipes, re.DOTALL):
+        for one in re.split(r"^\$ ringtape ", block, flags=re.MULTILINE)[1:]:
+            command, _, shown = one.partition("\n")
+            yield command, shown.rstrip().splitlines()
+
+
+@pytest.mark.parametrize(("command", "shown"), list(commands_shown()), ids=lambda value: value if isinstance(value, str) else "")
+def test_a_recipe_prints_what_the_readme_shows(command, shown):
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ringtape"), *command.split()], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    printed = [line.rstrip() for line in done.stdout.splitlines()]
+    for line, real in zip(shown, printed, strict=False):
+        if line == "...":
+            break
+        if not line.startswith("─"):
+            assert real == line if not line.endswith(" ...") else real.startswith(line.removesuffix(" ...")), (
+                f"{real!r} where the README has {line!r}"
+            )
+    assert len(shown) == len(printed) or shown[-1] == "..."
+    assert len(shown) > 3
