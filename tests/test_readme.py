@@ -1,5 +1,6 @@
 """Figures of the README against the results that lie in the repository."""
 
+import os
 import re
 import subprocess
 import sys
@@ -119,9 +120,10 @@ def commands_shown():
 
 @pytest.mark.parametrize(("command", "shown"), list(commands_shown()), ids=lambda value: value if isinstance(value, str) else "")
 def test_a_recipe_prints_what_the_readme_shows(command, shown):
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ringtape"), *command.split()], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
+    # readline, which pytest loads, puts COLUMNS where os.environ does not see it, and children of a plain run do.
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    words = [Path(sys.executable).with_name("ringtape"), *command.split()]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     printed = [line.rstrip() for line in done.stdout.splitlines()]
     for line, real in zip(shown, printed, strict=False):
         if line == "...":
