@@ -52,6 +52,7 @@ class Kernel:
     tracepoints: Tracepoints = field(default_factory=Tracepoints)
     events: list[int] = field(default_factory=list)
     profile: int = 0
+    viewer: int = 0
 
     def attach(self) -> None:
         """Attach every program to its tracepoint, and note what could not be."""
@@ -204,8 +205,8 @@ def _read_all(descriptor: int) -> bytes:
     return b"".join(chunks)
 
 
-def load(options: Options) -> Kernel:
-    """Make maps and programs for a recording; nothing is attached yet.
+def load(options: Options, viewer: int = 0) -> Kernel:
+    """Make maps and programs for a recording; nothing is attached yet. ``viewer`` is a process that is never recorded, or 0.
 
     Raises
     ------
@@ -220,7 +221,7 @@ def load(options: Options) -> Kernel:
     recorded = [one for one in ring_tables(options.tables) if one.name not in code.unavailable]
     shards = min(cpus, MAX_RINGS)
     slots = {one.name: slots_of(one, options.ring_size(one), cpus) for one in recorded if not one.in_ring_buffer}
-    kernel = Kernel({}, {one.name: [] for one in recorded}, slots, {}, code, cpus, secrets.randbits(64) | 1, profile=options.profile)
+    kernel = Kernel({}, {one.name: [] for one in recorded}, slots, {}, code, cpus, secrets.randbits(64) | 1, profile=options.profile, viewer=viewer)
     kernel.tracepoints = Tracepoints.of(options.events)
     try:
         # The kernel clears every page of a ring as it makes it, which takes as long as all the rest: side by side.
@@ -345,7 +346,17 @@ def _config(options: Options, kernel: Kernel, shards: int, size: int) -> bytes:
     comms = b"".join(os.fsencode(name).ljust(16, b"\0") for name in target.comms).ljust(128, b"\0")
     choices = len(target.comms) or len(target.uids)
     head = struct.pack(
-        "=QQQIIIIII", kernel.cookie, options.min_duration, cgroup, level, target.select, os.getpid(), shards, bool(options.calls), choices
+        "=QQQIIIIIII",
+        kernel.cookie,
+        options.min_duration,
+        cgroup,
+        level,
+        target.select,
+        os.getpid(),
+        kernel.viewer or os.getpid(),
+        shards,
+        bool(options.calls),
+        choices,
     )
     slots = b"".join(struct.pack("=I", kernel.slots.get(name, 0)) for name in tables())
     head += slots + bytes(-(len(head) + len(slots)) % 8)

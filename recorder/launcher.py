@@ -12,7 +12,7 @@ import select
 import shutil
 import signal
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ringtape.recorder.privileges import User
@@ -43,13 +43,23 @@ def resolve(command: Sequence[str], environment: dict[str, str]) -> str:
 class Launcher:
     """The waiting child.
 
+    Parameters
+    ----------
+    command : sequence of str
+        The program's name and its arguments.
+    user : User
+        Who runs it.
+    streams : mapping, optional
+        Standard streams (0, 1, 2) that it gets other descriptors for.
+
     Attributes
     ----------
     pid : int
         Its process, which becomes the command's.
     """
 
-    def __init__(self, command: Sequence[str], user: User) -> None:
+    def __init__(self, command: Sequence[str], user: User, streams: Mapping[int, int] | None = None) -> None:
+        self._streams = dict(streams or {})
         environment = user.environment()
         self._path = resolve(command, environment)
         gate_read, gate_write = os.pipe()
@@ -67,9 +77,11 @@ class Launcher:
     def _child(self, command: list[str], user: User, environment: dict[str, str], gate: int, gate_write: int, error: int) -> None:
         try:
             os.close(gate_write)  # or the child would hold its own gate shut when the recorder dies
-            for number in _RESTORED:
-                signal.signal(number, signal.SIG_DFL)
+            for restored in _RESTORED:
+                signal.signal(restored, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number, other in self._streams.items():
+                os.dup2(other, number)
             user.become()
             if os.read(gate, 1):
                 signal.signal(signal.SIGINT, signal.SIG_DFL)

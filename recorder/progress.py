@@ -36,13 +36,16 @@ class Progress:
         self._rows, self._at = 0, time.monotonic()
         self._rate = 0.0
         self._drawn = False
+        self.hidden = False
+        """Somebody else has the screen: the line is not drawn, and what is to be said is kept until `show`."""
+        self._kept: list[str] = []
         self._began = time.monotonic()
         self._cpu = time.process_time()
 
     def update(self, rows: int, lost: int, size: int) -> None:
         """Redraw, at most four times a second."""
         now = time.monotonic()
-        if not self._enabled or now < self._next:
+        if not self._enabled or self.hidden or now < self._next:
             return
         if now - self._at >= 1.0 or not self._drawn:
             self._rate = (rows - self._rows) / (now - self._at) if now > self._at else 0.0
@@ -59,9 +62,19 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Say something, above the line."""
+        if self.hidden:
+            self._kept.append(text)
+            return
         if self._drawn:
             self._write("\r\x1b[K")
         self._write(f"ringtape: {text}\n", always=True)
+
+    def show(self) -> None:
+        """Draw again, after what was to be said meanwhile."""
+        self.hidden = False
+        kept, self._kept = self._kept, []
+        for text in kept:
+            self.note(text)
 
     def clear(self) -> None:
         """Remove the line."""

@@ -31,6 +31,7 @@ from ringtape.recorder.mappings import Stacks
 from ringtape.recorder.options import Options
 from ringtape.recorder.privileges import User, acting_as, drop, import_while_readable
 from ringtape.recorder.progress import Progress
+from ringtape.recorder.viewer import Viewer
 from ringtape.schemas import manifest as manifests
 from ringtape.schemas.abi.syscalls import native_abi
 from ringtape.schemas.errors import RecordingError
@@ -85,13 +86,15 @@ def default_output(options: Options) -> Path:
 class Session:
     """One recording. `run` does all of it, in the order in which privileges allow."""
 
-    def __init__(self, options: Options, output: Path, quiet: bool = False) -> None:
+    def __init__(self, options: Options, output: Path, quiet: bool = False, live: bool = False) -> None:
         self._options = options
         self._path = output
         self._user = User.invoking()
         self._trace_id = uuid.uuid4().hex
         self._progress = Progress(not quiet)
         self._quiet = quiet
+        self._live = live
+        self._viewer: Viewer | None = None
         self._signal = 0
         self._signal_at = 0.0
 
@@ -104,18 +107,21 @@ class Session:
             If the recording could not be started, or what was recorded could not be written.
         """
         command = self._options.target.command
-        launcher = Launcher(command, self._user) if command else None
+        viewer = self._viewer = Viewer(self._user, self._path) if self._live else None
+        launcher = Launcher(command, self._user, viewer.streams if viewer else None) if command else None
         for number in _ENDING:
             # nohup stays in force; but a script's shell lets what it starts with & ignore SIGINT, by which it then wants to end it.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._on_signal)
         with contextlib.ExitStack() as undo:
+            if viewer:
+                undo.callback(viewer.abandon)
             if launcher:
                 undo.callback(launcher.abandon)
             with acting_as(self._user):
                 folder = create_folder(self._path)
             undo.callback(self._remove_folder, folder)
-            kernel = kernels.load(self._options)
+            kernel = kernels.load(self._options, viewer.pid if viewer else 0)
             undo.callback(kernel.close)
             journal, reason = self._pin(kernel)
             if journal:
@@ -152,6 +158,9 @@ class Session:
                 if self._signal:
                     raise SystemExit(128 + self._signal)
                 launcher.release()
+            if viewer:
+                self._progress.hidden = True
+                viewer.release()
             undo.pop_all()
         return self._record(kernel, journal, folder, pump, launcher)
 
@@ -237,18 +246,21 @@ class Session:
         except OSError as error:
             kernel.detach()
             self._progress.clear()
+            self._close_viewer()
             self._let_command_end(launcher)
             raise self._unwritable(error, journal, pump, kernel, folder) from None
         except BaseException:
             # A defect of ours, not of the disk: what is in the rings stays for `recover`.
             kernel.detach()
             pump.abandon()
+            self._close_viewer()
             raise
         if journal:
             journal.remove()
         kernel.close()
         pump.close()
         os.close(folder)
+        self._close_viewer()
         return Outcome(self._path, end, wait_status, self._signal, pump.total_rows, pump.lost, time.monotonic() - began, pump.writer.size)
 
     def _loop(self, pump: Pump, kernel: Kernel, launcher: Launcher | None, began: float) -> None:
@@ -260,6 +272,7 @@ class Session:
         try:
             while True:
                 pump.step()
+                self._look_at_viewer()
                 self._progress.update(pump.total_rows, pump.lost, pump.writer.size)
                 ended = launcher.poll() if launcher else False
                 if self._signal and self._may_stop(launcher):
@@ -281,6 +294,22 @@ class Session:
                     time.sleep(QUICK if ended else poll)
         finally:
             status.close()
+
+    def _look_at_viewer(self) -> None:
+        """Where the screen has closed, go on as without it."""
+        if self._viewer is None or not self._viewer.poll():
+            return
+        self._viewer.pass_on()
+        if self._progress.hidden:
+            self._progress.show()
+            if not self._signal and not self._quiet:
+                self._progress.note(self._viewer.why())
+
+    def _close_viewer(self) -> None:
+        viewer, self._viewer = self._viewer, None
+        if viewer is not None:
+            viewer.close()
+            self._progress.show()
 
     def _may_stop(self, launcher: Launcher | None) -> bool:
         """Ctrl-C reaches the command as well: what it does then is recorded, for a moment."""

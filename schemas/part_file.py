@@ -124,6 +124,15 @@ class PartFile:
         for batch in self._parquet.iter_batches(size, columns=self._names(columns), use_threads=False):
             yield self._plain(pa.Table.from_batches([batch]))
 
+    @property
+    def groups(self) -> int:
+        """How many row groups there are."""
+        return int(self._parquet.num_row_groups)
+
+    def group(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows of one row group."""
+        return self._plain(self._parquet.read_row_group(number, columns=self._names(columns), use_threads=False))
+
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return all rows."""
         names = self._names(columns)

@@ -117,6 +117,11 @@ def select(folder: TraceFolder, selection: Selection, lines: Lines) -> Iterator[
     TraceError
         If a part is missing or damaged.
     """
+    return (block for _, block in timed(folder, selection, lines))
+
+
+def timed(folder: TraceFolder, selection: Selection, lines: Lines) -> Iterator[tuple[list[int], list[str]]]:
+    """Yield the lines as `select` does, with the time in ns at which each call was entered or each event happened."""
     return _Printer(folder, selection, lines).blocks()
 
 
@@ -138,16 +143,16 @@ class _Printer:
         empty = arrow_schema(declared("processes")).empty_table().select(wanted)
         return CommandsInForce.of(pa.concat_tables([empty, *(self._folder.read(part, wanted).cast(empty.schema) for part in parts)]))
 
-    def blocks(self) -> Iterator[list[str]]:
+    def blocks(self) -> Iterator[tuple[list[int], list[str]]]:
         while ends := [end for end in (self._calls.end(), self._occurrences.end()) if end is not None]:
             last = min(ends)
             batch, strings = self._calls.take(last), self._strings.take(last)
             wanted = batch.filter(pa.array(self._wanted_calls(batch)))
             block = self._block(wanted, strings, self._occurrences.take(last), last)
-            if block:
+            if block[0]:
                 yield block
         block = self._block(self._calls.empty(), self._strings.empty(), self._occurrences.empty(), self._selection.until - 1)
-        if block:
+        if block[0]:
             yield block
 
     def _who(self, rows: pa.Table) -> Mask:
@@ -176,8 +181,8 @@ class _Printer:
             mask &= (ret >= -MAX_ERRNO) & (ret < 0)
         return mask
 
-    def _block(self, rows: pa.Table, strings: pa.Table, events: pa.Table, last: int) -> list[str]:
-        """Return the lines of these calls and tracepoints, and of the process events up to a time."""
+    def _block(self, rows: pa.Table, strings: pa.Table, events: pa.Table, last: int) -> tuple[list[int], list[str]]:
+        """Return times and lines of these calls and tracepoints, and of the process events up to a time."""
         columns = {name: rows[name].to_numpy() for name in rows.column_names}
         texts = _texts(strings) if rows.num_rows else {}
         self._look_up_execs(columns, texts, last)
@@ -192,10 +197,12 @@ class _Printer:
             lines = np.concatenate([lines, np.array([self._lines.event(row) for row in due], object)])
             order = np.argsort(times, kind="stable")
             times, lines = times[order], lines[order]
+        entered = columns["ts"]
         if not len(lines):
-            return shown.tolist()  # type: ignore[no-any-return]
+            return entered.tolist(), shown.tolist()
         # What a call does happens after the call was entered: its line comes first.
-        return np.insert(shown, np.searchsorted(columns["ts"], times, "right"), lines).tolist()
+        places = np.searchsorted(entered, times, "right")
+        return np.insert(entered, places, times).tolist(), np.insert(shown, places, lines).tolist()
 
     def _occurrence_lines(self, rows: pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_]]:
         """Return the times and lines of the wanted tracepoints, in time order as the rows are."""

@@ -60,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--ring-size", metavar="SIZE", help="ring memory of each table for all CPUs together, such as 64M, or TABLE=SIZE,...")
     how.add_argument("--no-wait", action="store_true", help="end with the command, not with the last of its descendants")
     how.add_argument("--no-merge", action="store_true", help="leave the parts as they were sealed")
+    how.add_argument(
+        "--live",
+        action="store_true",
+        help="show the recording on this terminal meanwhile, as `ringtape top` does; what the command writes to the terminal comes after it,"
+        " and it reads nothing from it; q closes the screen and lets the recording go on",
+    )
     how.add_argument("-q", "--quiet", action="store_true", help="no progress line and no summary")
     parser.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
 
@@ -131,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
     if options.duration == 0:
         raise UsageError("--duration 0 records nothing", "give it a time such as 10s, or leave it out")
     output = args.output or default_output(options)
-    outcome = Session(options, output, args.quiet).run()
+    outcome = Session(options, output, args.quiet, args.live).run()
     if not args.quiet and (sys.stderr.isatty() or args.output is None or outcome.lost):
         _summarise(outcome)
     if outcome.wait_status is not None:

@@ -68,6 +68,7 @@ struct config {
   u32 cgroup_level;
   u32 select;
   u32 self;
+  u32 viewer; /* process of `record --live` that shows the recording; the recorder itself where there is none */
   u32 shards;
   u32 only_listed_calls;
   u32 choices;
@@ -191,6 +192,9 @@ INLINE void *ring_of(void *rings, u32 cpu) {
   return map_lookup(rings, &index);
 }
 
+/* The recorder, and its viewer: to record what shows the recording would make more of it to show. */
+INLINE int is_own(u32 process) { return process == CONFIG->self || process == CONFIG->viewer; }
+
 /* One comparison per event, against values that the verifier has made constants. */
 INLINE int matches(u64 task) {
   if (CONFIG->select == SELECT_ALL) return 1;
@@ -215,7 +219,7 @@ INLINE int matches(u64 task) {
 
 /* The same for a thread that is not the current one. Of such the cgroup cannot be told cheaply on every kernel. */
 INLINE int selects(u64 task) {
-  return READ(u32, task, task_struct, tgid) != CONFIG->self && CONFIG->select != SELECT_CGROUP && matches(task);
+  return !is_own(READ(u32, task, task_struct, tgid)) && CONFIG->select != SELECT_CGROUP && matches(task);
 }
 
 /* For any task: its ancestor at the level of the cgroup that was asked for. */
@@ -240,7 +244,7 @@ INLINE int is_recorded(u64 task) {
     return state && state->traced == TRACED;
   }
   u32 process = READ(u32, task, task_struct, tgid);
-  if (process == CONFIG->self || process == 0) return 0;
+  if (is_own(process) || process == 0) return 0;
   return CONFIG->select == SELECT_CGROUP ? in_cgroup(task) : matches(task);
 }
 
@@ -250,6 +254,6 @@ INLINE struct task_state *recorded(u64 task) {
     struct task_state *state = task_storage(MAP_state, task, 0, 0);
     return state && state->traced == TRACED ? state : 0;
   }
-  if (READ(u32, task, task_struct, tgid) == CONFIG->self || !matches(task)) return 0;
+  if (is_own(READ(u32, task, task_struct, tgid)) || !matches(task)) return 0;
   return task_storage(MAP_state, task, 0, CREATE);
 }

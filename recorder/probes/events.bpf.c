@@ -62,7 +62,7 @@ INLINE s8 context_of(u64 task) {
 /* With --all whatever happens is wanted, in idle tasks too; the recorder's own doings are not, but interrupts that fall on it are. */
 INLINE int event_is_wanted(u64 task, s8 context) {
   if (CONFIG->select != SELECT_ALL) return is_recorded(task);
-  return READ(u32, task, task_struct, tgid) != CONFIG->self || context > CONTEXT_TASK;
+  return !is_own(READ(u32, task, task_struct, tgid)) || context > CONTEXT_TASK;
 }
 
 /* Not 0, or perf would not see the event that it asked for as well. */

@@ -181,7 +181,7 @@ PROBE(sys_enter) {
       state->since = now_ns();
     }
   } else {
-    if (READ(u32, task, task_struct, tgid) == CONFIG->self) return 0;
+    if (is_own(READ(u32, task, task_struct, tgid))) return 0;
     if (!matches(task)) {
       /* What is selected may change before the call returns: its exit then must not pass for an intercepted call. */
       state = task_storage(MAP_state, task, 0, seccomp_mode(task) ? CREATE : 0);
@@ -236,7 +236,7 @@ PROBE(sys_exit) {
   struct task_state *state = task_storage(MAP_state, task, 0, 0);
   s64 ret = ctx[1];
   if (!state) {
-    if (CONFIG->select == SELECT_MARKED || !seccomp_mode(task) || READ(u32, task, task_struct, tgid) == CONFIG->self || !matches(task)) return 0;
+    if (CONFIG->select == SELECT_MARKED || !seccomp_mode(task) || is_own(READ(u32, task, task_struct, tgid)) || !matches(task)) return 0;
     state = task_storage(MAP_state, task, 0, CREATE); /* the first call since it was selected, and intercepted */
     if (!state) return 0;
   }

@@ -33,7 +33,7 @@ ITERATOR(attach) {
   u64 task = ctx[1];
   if (!task) return 0;
   u32 process = READ(u32, task, task_struct, tgid);
-  if (process == CONFIG->self || READ(u32, task, task_struct, pid) == 0) return 0;
+  if (is_own(process) || READ(u32, task, task_struct, pid) == 0) return 0;
   if (CONFIG->select == SELECT_MARKED && !map_lookup(MAP_targets, &process)) return 0;
   struct task_state *state = task_storage(MAP_state, task, 0, CREATE);
   if (!state) return 0;

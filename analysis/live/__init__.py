@@ -1,0 +1,1 @@
+"""Recordings as they are made, and as they were made: followed or replayed, on one screen."""
