@@ -18,7 +18,7 @@ def asked(monkeypatch):
     kept = []
 
     class Stand:
-        def __init__(self, options, output, quiet):
+        def __init__(self, options, output, quiet, live):
             kept.append((options, output, quiet))
 
         def run(self):
