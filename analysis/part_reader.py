@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from ringtape.schemas.errors import RingtapeError
 from ringtape.schemas.folder import TraceFolder, is_newer
-from ringtape.schemas.manifest import Footer, Part
+from ringtape.schemas.manifest import Footer, Header, Part
 from ringtape.schemas.part_file import open_part
 from ringtape.schemas.table import Table, table
 
@@ -65,6 +65,13 @@ def _read(folder: TraceFolder, part: Part) -> dict[str, Any]:
     else:
         found.close(part)
     return {"problems": found.problems, "notes": found.notes, "rows": found.rows, "runs": found.runs(), "ledger": found.ledger}
+
+
+def _began(header: Header) -> int:
+    """Return when the recording began; a snapshot is of one that may have begun long before."""
+    origin = header.options.get("snapshot")
+    began = origin.get("attached_at") if isinstance(origin, dict) else None
+    return began if isinstance(began, int) else header.attached_at
 
 
 class _Findings:
@@ -116,7 +123,7 @@ class _Findings:
     def _within(self, rows: pa.Table, ts: Ints) -> None:
         """Compare times with those of the recording. Rows from no ring are made after the probes are gone: ends, totals, the ledger."""
         from_ring = _ints(rows, "seq") >= 0 if "seq" in rows.column_names else np.zeros(len(ts), np.bool_)
-        begin = self._header.attached_at - EARLIEST
+        begin = _began(self._header) - EARLIEST
         if bool((ts < begin).any()):
             self._say(f"ts {int(ts.min())} is long before the recording, which began at {self._header.attached_at}")
         for chosen, end in ((from_ring, self._detached), (~from_ring, self._closed)):

@@ -22,6 +22,7 @@ STATES = {
     "interrupted": "ended early by the user or a signal; all that was recorded is here",
     "failed": "the recorder failed; what it had sealed is here",
     "recovered": "recovered after the recorder was killed",
+    "snapshot": "a snapshot: the last minutes of another recording, complete in themselves",
     "unfinished": "cut off: the recorder was killed; `ringtape recover` completes it",
 }
 
@@ -42,7 +43,11 @@ def options(folder: TraceFolder) -> str:
             shown.append("ring size " + ", ".join(f"{table} {format_size(size)}" for table, size in value.items() if isinstance(size, int)))
         elif name == "min_duration" and isinstance(value, int) and value:
             shown.append(f"min duration {format_duration(value)}")
-        elif name != "remarks" and value not in (None, [], {}, False, "", 0):
+        elif name in ("keep", "max_size") and isinstance(value, int):
+            shown.append(f"keep {format_duration(value)}" if name == "keep" else f"max size {format_size(value)}")
+        elif name == "when" and isinstance(value, list):
+            shown += [f"when {one}" for one in value]
+        elif name not in ("remarks", "snapshot", "merge") and value not in (None, [], {}, False, "", 0):
             shown.append(name.replace("_", " ") + ("" if value is True else f" {_plain(value)}"))
     return escape("; ".join(shown))
 
@@ -57,9 +62,10 @@ def _plain(value: Any) -> str:
 
 def span(folder: TraceFolder) -> tuple[int, int | None]:
     """Return the time from which calls are complete, and to which, in ns of CLOCK_MONOTONIC."""
+    begin = max(folder.header.attached_at, folder.retired.until)
     if folder.footer is not None:
-        return folder.header.attached_at, folder.footer.detached_at
-    return folder.header.attached_at, max((part.max_ts for part in folder.manifest.parts), default=None)
+        return begin, folder.footer.detached_at
+    return begin, max((part.max_ts for part in folder.manifest.parts), default=None)
 
 
 def wall(folder: TraceFolder, mono: int) -> str:
@@ -89,6 +95,9 @@ def facts(folder: TraceFolder) -> Iterator[tuple[str, str]]:
     machine = [str(host[name]) for name in ("name", "kernel", "machine", "cpu") if host.get(name)]
     cpus = host.get("cpus")
     yield "machine", escape(", ".join(machine + ([f"{cpus} CPUs"] if cpus else [])))
+    if isinstance(origin := header.options.get("snapshot"), dict):
+        yield "snapshot of", escape(str(origin.get("trace", "")))
+        yield "taken for", escape(_trigger(origin, begin))
     chosen = options(folder)
     if chosen:
         yield "options", chosen
@@ -106,9 +115,24 @@ def facts(folder: TraceFolder) -> Iterator[tuple[str, str]]:
     missing = [name for name in header.tables if name not in folder.tables]
     if missing:
         yield "not read", escape(f"tables {', '.join(missing)}: this version does not know them")
+    if folder.retired.count:
+        rows = sum(folder.retired.rows.values())
+        yield "dropped", f"{rows:,} rows in {folder.retired.count:,} parts, {format_size(folder.retired.bytes)}: older than what is kept"
     yield "lost", losses(folder)
     if folder.manifest.cut:
         yield "manifest", "its last line was cut off, as happens when a recorder is killed; the line counts as absent"
+
+
+def _trigger(origin: dict[str, Any], begin: int) -> str:
+    """Return what made a recorder take a snapshot: the condition, and the call for which it held."""
+    text = str(origin.get("trigger", ""))
+    ts, tid, value = (origin.get(name) for name in ("ts", "tid", "value"))
+    if not isinstance(value, int):
+        return text
+    if not isinstance(ts, int):
+        return f"{text}: {value} lost"
+    what = format_duration(value) if ">" in text else f"returned {value}"
+    return f"{text}: {what}, thread {tid}, entered {format_duration(ts - begin)} after the beginning"
 
 
 def _events(names: list[str]) -> str:

@@ -99,11 +99,12 @@ def verify(path: str | os.PathLike[str]) -> Verification:
             sound.append(part)
     readings = {reading["file"]: reading for reading in _decode(folder, sound)}
     if folder.state == "recording":
-        gone = TraceFolder.open(path).manifest.replaced & {part.file for part in folder.manifest.parts}
+        standing = {part.file for part in TraceFolder.open(path).manifest.parts}
+        gone = {part.file for part in folder.manifest.parts} - standing
         result.problems = [problem for problem in result.problems if problem.where not in gone]
         readings = {name: reading for name, reading in readings.items() if name not in gone}
         result.parts -= len(gone)
-        result.notes += [f"{name}: merged into another part in the meantime" for name in sorted(gone)]
+        result.notes += [f"{name}: merged into another part, or dropped, in the meantime" for name in sorted(gone)]
     for name, reading in readings.items():
         result.rows += reading["rows"]
         result.problems += [Problem(name, reason) for reason in reading["problems"]]
@@ -132,7 +133,7 @@ def _strangers(folder: TraceFolder) -> Iterator[Problem]:
         for name in [*files, *inside]:
             full = str(below / name) if str(below) != "." else name
             if full in folder.manifest.replaced:
-                found.append(Problem(full, "left over: a merged part has replaced it"))
+                found.append(Problem(full, "left over: a merged part has replaced it, or it was dropped"))
             elif (Path(place) / name).is_symlink():
                 found.append(Problem(full, "a symbolic link"))
             elif full not in known and not (name in inside and full in folders):
@@ -175,7 +176,7 @@ def _death(status: int) -> str:
 
 def _order(folder: TraceFolder) -> Iterator[Problem]:
     """Yield parts of a merged table that reach into the one after them."""
-    if folder.footer is None:
+    if folder.footer is None or folder.header.options.get("merge") is False:
         return
     for name in folder.tables:
         parts = sorted(folder.parts(name), key=lambda part: part.min_ts)
@@ -194,9 +195,10 @@ def _totals(folder: TraceFolder) -> Iterator[Problem]:
     if footer.detached_at < folder.header.attached_at and footer.end != "recovered":
         yield Problem(FILE, f"the recording ends at {footer.detached_at}, before it begins at {folder.header.attached_at}")
     for name in folder.tables:
-        rows = sum(part.rows for part in folder.parts(name))
-        if rows != footer.rows.get(name, 0):
-            yield Problem(name, f"{rows} rows in parts where the footer says {footer.rows.get(name, 0)}")
+        rows, gone = sum(part.rows for part in folder.parts(name)), folder.retired.rows.get(name, 0)
+        if rows + gone != footer.rows.get(name, 0):
+            dropped = f" and {gone} dropped" if gone else ""
+            yield Problem(name, f"{rows} rows in parts{dropped} where the footer says {footer.rows.get(name, 0)}")
 
 
 def _sequences(folder: TraceFolder, whole: set[str], readings: dict[str, dict[str, Any]]) -> Iterator[Problem]:
@@ -220,14 +222,15 @@ def _sequences(folder: TraceFolder, whole: set[str], readings: dict[str, dict[st
         for cpu in sorted({*runs, *attempted, *(cpu for table, cpu in ledger if table == name)}):
             numbers = np.concatenate(runs[cpu]) if runs[cpu] else np.empty((0, 2), np.int64)
             lost = ledger[name, cpu] if known else None
-            yield from _cpu(name, cpu, numbers, attempted.get(cpu, 0) if counted else None, lost)
+            dropped = sum(counts.get(name, {}).get(str(cpu), 0) for counts in (folder.retired.numbered, folder.retired.lost))
+            yield from _cpu(name, cpu, numbers, attempted.get(cpu, 0) if counted else None, lost, dropped)
         if footer is not None and known:
             total = sum(count for (table, _), count in ledger.items() if table == name)
             if total != footer.lost.get(name, 0):
                 yield Problem(name, f"{total} records in the loss ledger where the footer says {footer.lost.get(name, 0)} were lost")
 
 
-def _cpu(name: str, cpu: int, numbers: Ints, attempted: int | None, lost: int | None) -> Iterator[Problem]:
+def _cpu(name: str, cpu: int, numbers: Ints, attempted: int | None, lost: int | None, dropped: int) -> Iterator[Problem]:
     where = f"{name}, CPU {cpu}"
     said: list[str] = []
     joined = merged(numbers, said.append) if len(numbers) else numbers
@@ -241,7 +244,8 @@ def _cpu(name: str, cpu: int, numbers: Ints, attempted: int | None, lost: int | 
         return
     if reach > attempted:
         yield Problem(where, f"sequence numbers reach {reach - 1} where the footer says that {attempted} were attempted")
-    elif lost is not None and recorded + lost != attempted:
-        yield Problem(where, f"{recorded} recorded + {lost} lost = {recorded + lost}, but {attempted} were attempted")
-    elif lost is None and recorded != attempted:
+    elif lost is not None and recorded + lost + dropped != attempted:
+        also = f" + {dropped} dropped" if dropped else ""
+        yield Problem(where, f"{recorded} recorded + {lost} lost{also} = {recorded + lost + dropped}, but {attempted} were attempted")
+    elif lost is None and recorded + dropped != attempted:
         yield Problem(where, f"{recorded} recorded of {attempted} attempted, and no readable loss ledger to tell why")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -74,6 +75,8 @@ class TableDrain:
         self._since = 0
         self._fixed = [column.name for column in of.fixed]
         self.peak = 0.0
+        self.watch: Callable[[Mapping[str, Any]], None] | None = None
+        """Called with the columns of every part, once it is sealed."""
 
     @property
     def pending(self) -> int:
@@ -115,6 +118,8 @@ class TableDrain:
         for ring in self.rings:
             ring.release(ring.read_to)
         self._since = now
+        if self.watch is not None:
+            self.watch(rows)
         return part
 
     def _fixed_rows(self) -> dict[str, NDArray[np.generic] | pa.Array] | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ringtape.recorder.bpf import PAGE
 from ringtape.recorder.events import Choice
+from ringtape.recorder.flight import Flight
 from ringtape.schemas.abi import syscalls as abi
 from ringtape.schemas.errors import UsageError
 from ringtape.schemas.table import Table, table, tables
@@ -93,7 +94,8 @@ class Options:
 
     ``calls`` are the numbers (ABI name, number) of the system calls to record, empty for all; ``min_duration`` is in
     ns; ``profile`` is in samples per second, 0 for none; ``offcpu`` is the shortest time off a CPU in ns whose stack is
-    kept, None for no such stacks; ``ring_sizes`` maps tables to bytes for all CPUs together; ``duration`` is in ns, None for no limit.
+    kept, None for no such stacks; ``ring_sizes`` maps tables to bytes for all CPUs together; ``duration`` is in ns, None for no limit;
+    ``flight`` is what a flight recorder keeps and when it saves it.
     """
 
     target: Target
@@ -109,6 +111,7 @@ class Options:
     event_patterns: tuple[str, ...] = ()
     profile: int = 0
     offcpu: int | None = None
+    flight: Flight | None = None
 
     def ring_size(self, wanted: Table) -> int:
         """Return the bytes for the rings of a table, all CPUs together."""
@@ -124,6 +127,7 @@ class Options:
             "duration": self.duration,
             "ring_size": {name: self.ring_size(table(name)) for name in self.tables if table(name).origin == "ring"},
             "wait_for_descendants": self.wait_for_descendants,
+            **(self.flight.describe() if self.flight else {}),
             **({"profile": self.profile, "offcpu_stacks": self.offcpu} if "samples" in self.tables else {}),
         }
 

@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 from ringtape.recorder import merge
 from ringtape.recorder.bpf import PAGE
 from ringtape.recorder.drain import TableDrain, iterated_rows, still_open, written_rows
+from ringtape.recorder.flight import Limits
 from ringtape.recorder.kernel import Kernel
 from ringtape.recorder.ledger import Counters, Ledger
 from ringtape.recorder.program import loss_tables
+from ringtape.recorder.retention import Retention
 from ringtape.recorder.ring import open_rings
 from ringtape.recorder.upkeep import Upkeep
 from ringtape.recorder.writer import TraceWriter
 from ringtape.schemas.arrow import arrow_schema
 from ringtape.schemas.layout import record_dtype
 from ringtape.schemas.manifest import Clock, Footer, Header
+from ringtape.schemas.retirement import NOTHING
 from ringtape.schemas.table import Table, table
 
 SEAL_INTERVAL = 1.0
@@ -89,6 +92,11 @@ class Pump:
         pump._add_iterated(kernel.at_start, "attach")
         pump._upkeep.start()
         return pump
+
+    def keep(self, limits: Limits) -> Retention:
+        """Hold the trace folder within its limits from now on."""
+        self._upkeep.retention = Retention(self.writer, limits)
+        return self._upkeep.retention
 
     @property
     def total_rows(self) -> int:
@@ -164,11 +172,12 @@ class Pump:
             for one in self._tables:
                 merge.close_table(self.writer, one)
         names = [one.name for one in self._tables]
+        retired = self.writer.retired or NOTHING
         footer = Footer(
             end=end,
             reason=reason,
             exit_status=exit_status,
-            rows={name: sum(part.rows for part in self.writer.standing(name)) for name in names},
+            rows={name: sum(part.rows for part in self.writer.standing(name)) + retired.rows.get(name, 0) for name in names},
             lost={**(lost or {}), **{name: counters.lost for name, counters in self._counters.items()}},
             attempted={name: counters.attempted() for name, counters in self._counters.items()},
             filtered=sum(counters.filtered for counters in self._counters.values()),

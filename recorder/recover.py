@@ -51,7 +51,7 @@ def recover(path: Path) -> Recovered:
     TraceError
         If its manifest is damaged before its last line.
     """
-    owner = _owner(path)
+    owner = owner_of(path)
     with acting_as(owner):
         trace = TraceFolder.open(path)
         if trace.state == "recording":
@@ -66,6 +66,8 @@ def recover(path: Path) -> Recovered:
             fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RecordingError(f"{path} is held by another process", "wait until it has finished") from None
+        if os.fstat(manifest).st_ino != os.stat(manifests.FILE, dir_fd=folder).st_ino:
+            raise RecordingError(f"{path} is held by another process", "its recorder has just written the manifest anew")
         # What was read before the lock may be of before another recovery, whose parts this one would take for orphans.
         trace = TraceFolder.open(path)
     if trace.footer is not None:
@@ -101,7 +103,8 @@ def _remove_rings_of_complete(trace: TraceFolder, owner: User) -> None:
             journal.remove()
 
 
-def _owner(path: Path) -> User:
+def owner_of(path: Path) -> User:
+    """Return as whom a trace is touched: root acts as its owner."""
     try:
         status = path.lstat()
     except OSError as error:

@@ -30,7 +30,7 @@ from ringtape.schemas import part_file  # noqa: F401 - `TraceFolder.read` needs 
 from ringtape.schemas.errors import TraceError
 from ringtape.schemas.folder import PART_NAME, TraceFolder, check_schema
 from ringtape.schemas.layout import record_dtype
-from ringtape.schemas.manifest import Part
+from ringtape.schemas.manifest import FILE, Part
 from ringtape.schemas.table import table, tables
 
 
@@ -55,6 +55,8 @@ def salvage(found: Unfinished) -> Recovered:
     standing, gone = _standing(trace)
     writer = TraceWriter.resume(trace.path, found.folder, found.manifest, trace.manifest, standing)
     writer.give_up(gone)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f".{FILE}.partial", dir_fd=found.folder)  # of a manifest that was being written anew
     adopted = _settle_orphans(trace, writer, found.folder, journal is not None)
     pump = _pump(trace, writer, found.maps)
     known, before = set(writer.parts), pump.total_rows
@@ -69,7 +71,8 @@ def salvage(found: Unfinished) -> Recovered:
     sealed = max((part.clock.mono for part in trace.manifest.parts), default=trace.header.attached_at)
     last = max([sealed, *(_last_end(trace, part) for file, part in writer.parts.items() if file not in known)])
     last = _add_open(trace, pump, found.maps, last)
-    pump.close_trace("recovered", reason, None, last, merged=True, lost=_known_lost(trace, writer))
+    merged = trace.header.options.get("merge") is not False
+    pump.close_trace("recovered", reason, None, last, merged=merged, lost=_known_lost(trace, writer))
     pump.close()
     if journal:
         journal.remove()

@@ -171,12 +171,15 @@ class Session:
 
     def _start(self, folder: int, kernel: Kernel, header: Header, existing: bytes, opened: list[Descriptor]) -> Pump:
         from ringtape.recorder.drain import existing_records
+        from ringtape.recorder.lookout import Lookout
         from ringtape.recorder.pump import Pump
 
         records = existing_records(existing if "processes" in kernel.rings else b"", self._options.target)
         try:
             pump = Pump.start(self._path, os.dup(folder), kernel, header, records)
             pump.add(table("descriptors"), descriptor_rows(opened))
+            if self._options.flight:
+                Lookout(self._options.flight, pump, self._path, self._quiet)
         except OSError as error:
             raise RecordingError(
                 f"{self._path}: {os.strerror(error.errno or 0).lower()}; nothing was recorded", "make room and record again"

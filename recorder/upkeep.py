@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from ringtape.recorder.merge import due, merge_parts
+from ringtape.recorder.retention import Retention
 from ringtape.recorder.writer import TraceWriter
 from ringtape.schemas.table import Table
 
@@ -32,6 +33,7 @@ class Upkeep:
         self._writer = writer
         self._tables = tables
         self._quiet = quiet
+        self.retention: Retention | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ringtape-upkeep", daemon=True)
 
@@ -50,10 +52,21 @@ class Upkeep:
         while not self._stop.wait(1.0):
             try:
                 self._writer.make_durable()
+                if self.retention:
+                    self.retention.keep_house()
                 for table in self._tables:
-                    if self._quiet() and (parts := due(self._writer.standing(table.name))):
-                        merge_parts(self._writer, table, parts)
+                    if self._quiet():
+                        self._merge(table)
             except OSError:
                 # A full disk: the drain meets it as well and says so, and the end of the recording makes everything durable
                 # or fails. Until then this second's work is put off to the next.
                 continue
+
+    def _merge(self, table: Table) -> None:
+        standing = self._writer.standing(table.name)
+        if self.retention is None:
+            if parts := due(standing):
+                merge_parts(self._writer, table, parts)
+        elif parts := self.retention.due(standing):
+            with self.retention.holding(parts):
+                merge_parts(self._writer, table, parts)

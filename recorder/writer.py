@@ -7,22 +7,34 @@ import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ringtape.recorder.keeper import Keeper
 from ringtape.schemas import manifest as manifests
 from ringtape.schemas.arrow import ROW_GROUP, arrow_schema, write_options
 from ringtape.schemas.folder import PART_NAME, part_file
 from ringtape.schemas.manifest import Clock, Footer, Header, Line, Manifest, Part
+from ringtape.schemas.retirement import NOTHING, Counts, Retired
 from ringtape.schemas.table import Table, table
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 POSITIONS = b"ringtape.rings"
 """Key of the Parquet metadata that repeats the ring positions of a part, for a part whose manifest line was not written."""
+
+
+BLOCK = 4096
+"""What a file takes is a multiple of this."""
+
+
+def on_disk(size: int) -> int:
+    """Return what a file of so many bytes takes on a disk."""
+    return -(-size // BLOCK) * BLOCK
 
 
 def utc_now() -> str:
@@ -33,8 +45,9 @@ def utc_now() -> str:
 class _HashedFile:
     """A file that is written once, from start to end, and hashed on the way."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, room: Callable[[int], None]) -> None:
         self._descriptor = descriptor
+        self._room = room
         self._digest = hashlib.sha256()
         self._buffer = bytearray()
         self.size = 0
@@ -52,6 +65,7 @@ class _HashedFile:
         view = memoryview(bytes(self._buffer))
         self._buffer.clear()
         self._digest.update(view)
+        self._room(on_disk(self.size + len(view)) - on_disk(self.size))
         self.size += len(view)
         while view:
             view = view[os.write(self._descriptor, view) :]
@@ -87,8 +101,12 @@ class TraceWriter:
         self._undurable: list[str] = []
         self.parts: dict[str, Part] = {}
         self.rows: dict[str, int] = {}
+        self.sealed_rings: dict[str, dict[int, int]] = {}
+        self._header: Header
+        self.retired: Retired | None = None
         self.written = 0
         self.sealed = 0
+        self.keeper = Keeper()
 
     @classmethod
     def create(cls, path: Path, descriptor: int) -> TraceWriter:
@@ -100,11 +118,14 @@ class TraceWriter:
     @classmethod
     def resume(cls, path: Path, descriptor: int, manifest: int, parsed: Manifest, standing: Sequence[Part]) -> TraceWriter:
         """Carry on a manifest that was cut off, with the parts that are whole; what is numbered is never numbered again."""
-        numbers: dict[str, int] = {}
+        numbers: dict[str, int] = dict(parsed.numbers)
         for file in (*(part.file for part in parsed.parts), *parsed.replaced):
             name, _, number = file.removesuffix(".parquet").partition("/")
             numbers[name] = max(numbers.get(name, 0), int(number) + 1)
         writer = cls(path, descriptor, manifest, parsed.checksum, numbers)
+        writer._header = parsed.header
+        writer.retired = parsed.retired
+        writer.sealed_rings = {name: dict(ends) for name, ends in parsed.sealed_rings.items()}
         writer._make_table_folders(parsed.header.tables)
         for name, folder in writer._folders.items():
             # Parts without a line as well: what they hold may be the only copy.
@@ -118,6 +139,7 @@ class TraceWriter:
 
     def begin(self, header: Header) -> None:
         """Write the header and make a folder for each table."""
+        self._header = header
         self._make_table_folders(header.tables)
         self._append(header)
         os.fsync(self._manifest)
@@ -153,10 +175,11 @@ class TraceWriter:
         temporary = f".{name}.partial"
         try:
             # What replaces others is on the disk before a line says so: they may be there for hours, and must not go for nothing.
-            count, low, high, output = self._write_file(folder, temporary, to, rows, rings, durable=bool(replaces))
+            count, low, high, output = self._write_file(folder, temporary, file, to, rows, rings, durable=bool(replaces))
         except BaseException:
+            self.keeper.failed(file)
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=folder)
+                self._unlink(temporary, folder)
             raise
         os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         try:
@@ -177,14 +200,17 @@ class TraceWriter:
             )
             self._enter(part, replaces)
         except OSError:
-            os.unlink(name, dir_fd=folder)  # its rows are still where they came from
+            self._unlink(name, folder)  # its rows are still where they came from
             raise
+        self.keeper.part(part, replaces)
         return part
 
     def _enter(self, part: Part, replaces: Sequence[Part]) -> None:
         with self._lock:
             self._append(part)
             self.parts[part.file] = part
+            for ring, (_, end) in part.rings.items():
+                self.sealed_rings.setdefault(part.table, {})[int(ring)] = end
             for old in replaces:
                 del self.parts[old.file]
             if not replaces:
@@ -193,9 +219,13 @@ class TraceWriter:
             self.sealed += 1
             self._undurable.append(part.file)
 
-    @staticmethod
+    def _unlink(self, name: str, folder: int) -> None:
+        size = os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
+        os.unlink(name, dir_fd=folder)
+        self.keeper.took(-on_disk(size))
+
     def _write_file(
-        folder: int, name: str, to: Table, rows: Iterable[pa.Table], rings: Mapping[int, tuple[int, int]], durable: bool
+        self, folder: int, name: str, file: str, to: Table, rows: Iterable[pa.Table], rings: Mapping[int, tuple[int, int]], durable: bool
     ) -> tuple[int, int, int, _HashedFile]:
         schema = arrow_schema(to)
         if rings:
@@ -204,10 +234,11 @@ class TraceWriter:
         count, low, high = 0, 0, 0
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
         try:
-            output = _HashedFile(descriptor)
+            output = _HashedFile(descriptor, self.keeper.room)
             with pq.ParquetWriter(pa.PythonFile(output, mode="w"), schema, sorting_columns=[pq.SortingColumn(0)], **write_options(to)) as writer:
                 for piece in rows:
                     if piece.num_rows:
+                        self.keeper.rows(file, piece)
                         writer.write_table(piece.replace_schema_metadata(schema.metadata), row_group_size=ROW_GROUP)
                         first, high = piece.column("ts")[0].as_py(), piece.column("ts")[-1].as_py()
                         low = low if count else first
@@ -234,9 +265,64 @@ class TraceWriter:
         for part in parts:
             folder, _, name = part.file.rpartition("/")
             try:
-                os.unlink(name, dir_fd=self._folders[folder])
+                self._unlink(name, self._folders[folder])
             except FileNotFoundError:
                 continue
+
+    def retire(self, line: Retired) -> None:
+        """Say that parts are dropped, bring that to the disk, then delete them."""
+        with self._lock:
+            self._append(line)
+            self.retired = line
+            dropped = [self.parts.pop(file) for file in line.parts]
+            self._undurable = [file for file in self._undurable if file in self.parts]
+        self.make_durable()
+        os.fsync(self._manifest)
+        self.remove(dropped)
+
+    def rewrite(self) -> None:
+        """Replace the manifest by one that names what stands, so that it does not grow for ever.
+
+        The new file is locked before it has the name: at no instant does the recording look as if nobody held it.
+        """
+        temporary = f".{manifests.FILE}.partial"
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        with self._lock:
+            base = replace(self.retired or NOTHING, parts=[], at=Clock.now().mono, rings=self._sealed_rings(), numbers=dict(self._numbers))
+            data, checksum = b"", ""
+            lines: list[Line] = [self._header, base, *(replace(part, rings={}, replaces=[]) for part in self.parts.values())]
+            for line in lines:
+                encoded, checksum = manifests.encode(line, checksum)
+                data += encoded
+            self.keeper.took(on_disk(len(data)))
+            made = os.open(temporary, flags, 0o600, dir_fd=self._folder)
+            try:
+                fcntl.flock(made, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(made, view) :]
+                os.fsync(made)
+                os.rename(temporary, manifests.FILE, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            except OSError:
+                os.close(made)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=self._folder)
+                self.keeper.took(-on_disk(len(data)))
+                raise
+            old, self._manifest, self._checksum = self._manifest, made, checksum
+            self.retired = base
+            self.keeper.took(-on_disk(os.fstat(old).st_size))
+            os.close(old)
+            os.fsync(self._folder)
+
+    @property
+    def manifest_size(self) -> int:
+        """Bytes of the manifest."""
+        with self._lock:
+            return os.fstat(self._manifest).st_size
+
+    def _sealed_rings(self) -> Counts:
+        return {name: {str(ring): end for ring, end in ends.items()} for name, ends in self.sealed_rings.items()}
 
     def make_durable(self) -> None:
         """Bring everything sealed so far to the disk: parts, their folders, then the manifest."""
@@ -305,6 +391,7 @@ class TraceWriter:
             os.ftruncate(self._manifest, size)  # a full disk may have taken half of the line
             raise
         self._checksum = checksum
+        self.keeper.took(on_disk(size + len(encoded)) - on_disk(size))
 
     def _make_table_folders(self, names: Iterable[str]) -> None:
         for name in names:

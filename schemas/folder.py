@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from ringtape.schemas import manifest as manifests
 from ringtape.schemas.errors import TraceError
 from ringtape.schemas.manifest import Footer, Header, Manifest, Part
+from ringtape.schemas.retirement import NOTHING, Retired
 from ringtape.schemas.table import Table, tables
 
 # pyarrow starts threads: `recover` reads a manifest with privileges that it must be able to give up for the whole process.
@@ -26,7 +28,7 @@ MANIFEST_LIMIT = 1 << 30
 """A manifest larger than this is refused: a month of recording makes a few hundred megabytes at the very most."""
 _FORGED = "what wrote the trace is not ringtape, or has a fault"
 
-State = Literal["recording", "complete", "interrupted", "failed", "recovered", "unfinished"]
+State = Literal["recording", "complete", "interrupted", "failed", "recovered", "snapshot", "unfinished"]
 """How a trace ended: as its footer says; without a footer ``recording`` while a recorder holds it, else ``unfinished``."""
 
 
@@ -78,6 +80,11 @@ class TraceFolder:
     def footer(self) -> Footer | None:
         """How the recording ended; None while it goes on, and after it was cut off."""
         return self.manifest.footer
+
+    @property
+    def retired(self) -> Retired:
+        """Totals of the parts that were dropped."""
+        return self.manifest.retired or NOTHING
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -180,6 +187,18 @@ def _check_version(folder: Path, name: str, version: str) -> None:
 
 def _read_manifest(folder: Path) -> tuple[bytes, bool]:
     """Return the manifest's bytes, and whether a recorder holds its lock."""
+    while True:
+        data, held, file = _read_once(folder)
+        if held:
+            return data, held
+        # A recorder that writes its manifest anew holds the new file before it lets the old one go.
+        with contextlib.suppress(OSError):
+            if (now := (folder / manifests.FILE).lstat()).st_ino != file.st_ino and now.st_dev == file.st_dev:
+                continue
+        return data, held
+
+
+def _read_once(folder: Path) -> tuple[bytes, bool, os.stat_result]:
     path = folder / manifests.FILE
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -205,4 +224,4 @@ def _read_manifest(folder: Path) -> tuple[bytes, bool]:
             held = False
         except OSError:
             held = True
-        return file.read(MANIFEST_LIMIT + 1), held
+        return file.read(MANIFEST_LIMIT + 1), held, status

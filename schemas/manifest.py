@@ -17,9 +17,10 @@ from typing import Any, ClassVar
 
 from ringtape.schemas.errors import TraceError
 from ringtape.schemas.events import parse_events
+from ringtape.schemas.retirement import Retired, objection
 
 FORMAT = "ringtape-trace"
-VERSION = "1.1"
+VERSION = "1.2"
 FILE = "manifest.jsonl"
 
 _DAMAGED = "the file was damaged, or changed after it was written: restore it from a copy"
@@ -104,7 +105,8 @@ class Part:
 class Footer:
     """Last line: how the recording ended.
 
-    ``end`` is ``complete``, ``interrupted``, ``failed`` or ``recovered``; ``exit_status`` is the command's wait status
+    ``end`` is ``complete``, ``interrupted``, ``failed``, ``recovered`` or ``snapshot``; ``rows`` counts
+    retired ones as well; ``exit_status`` is the command's wait status
     as a shell would show it, or None where no command was run or it was still running; ``attempted`` maps each ring
     table to the records attempted on each CPU; ``filtered`` counts calls that the filters left out; ``cost`` holds the
     recorder's own CPU seconds and memory.
@@ -123,9 +125,9 @@ class Footer:
     detached_at: int
 
 
-Line = Header | Part | Footer
-_TYPES: Mapping[str, type[Line]] = {kind.type: kind for kind in (Header, Part, Footer)}
-ENDS = ("complete", "interrupted", "failed", "recovered")
+Line = Header | Part | Retired | Footer
+_TYPES: Mapping[str, type[Line]] = {kind.type: kind for kind in (Header, Part, Retired, Footer)}
+ENDS = ("complete", "interrupted", "failed", "recovered", "snapshot")
 
 
 def _canonical(body: Mapping[str, Any]) -> str:
@@ -147,8 +149,9 @@ def encode(line: Line, previous: str) -> tuple[bytes, str]:
 class Manifest:
     """A parsed manifest.
 
-    ``parts`` are those that still stand, in the order of their lines; ``cut`` says that the last line was cut off;
-    ``size`` is the number of bytes of whole lines and ``checksum`` that of the last of them.
+    ``parts`` are those that still stand, in the order of their lines; ``replaced`` those that do not, because they were merged
+    or retired; ``cut`` says that the last line was cut off; ``size`` is the number of bytes of whole lines and ``checksum``
+    that of the last of them; ``retired`` holds the totals of what was dropped; ``numbers`` the parts of a manifest before this.
     """
 
     header: Header
@@ -159,6 +162,8 @@ class Manifest:
     cut: bool
     size: int
     checksum: str
+    retired: Retired | None = None
+    numbers: Mapping[str, int] = field(default_factory=dict)
 
 
 def parse(data: bytes, name: str) -> Manifest:
@@ -181,6 +186,8 @@ def parse(data: bytes, name: str) -> Manifest:
     parts: dict[str, Part] = {}
     replaced: set[str] = set()
     rings: dict[str, dict[int, int]] = {}
+    retired: Retired | None = None
+    numbers: Mapping[str, int] = {}
     previous, size = "", 0
     for number, raw in _whole_lines(data):
         where = f"{name}, line {number}"
@@ -210,13 +217,22 @@ def parse(data: bytes, name: str) -> Manifest:
                     raise TraceError(f"{where}: ring {ring} goes from {start} to {end}, but {expected} is where the part before ended", _FORGED)
                 rings[line.table][ring] = end
             parts[line.file] = line
+        elif isinstance(line, Retired):
+            if (reason := objection(line, retired, parts, header.tables, number == 2)) is not None:
+                raise TraceError(f"{where}: {reason}", _FORGED)
+            retired = line
+            if not line.parts:
+                numbers, rings = line.numbers, {name: {int(ring): end for ring, end in ends.items()} for name, ends in line.rings.items()}
+            for old in line.parts:
+                del parts[old]
+                replaced.add(old)
         else:
             for table in {*line.rows, *line.lost, *line.attempted} - {*header.tables}:
                 raise TraceError(f"{where}: a total of table {table!r:.60}, which the header does not name", _FORGED)
             footer = line
     if header is None:
         raise TraceError(f"{name} is empty", "the recording ended before it began, or this is no trace folder")
-    return Manifest(header, tuple(parts.values()), footer, frozenset(replaced), rings, size < len(data), size, previous)
+    return Manifest(header, tuple(parts.values()), footer, frozenset(replaced), rings, size < len(data), size, previous, retired, numbers)
 
 
 def _whole_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -284,6 +300,9 @@ _CHECKS: Mapping[str, Any] = {
             _RING.fullmatch(ring) and isinstance(span, list) and len(span) == 2 and all(map(_CHECKS["int"], span)) for ring, span in value.items()
         )
     ),
+    "Counts": lambda value: (
+        _CHECKS["Mapping[str, Mapping[str, int]]"](value) and all(_RING.fullmatch(key) for counts in value.values() for key in counts)
+    ),
     "Mapping[str, Mapping[str, int]]": lambda value: isinstance(value, dict) and all(_CHECKS["Mapping[str, int]"](item) for item in value.values()),
 }
 
@@ -299,6 +318,11 @@ _LIMITS: Mapping[type, Mapping[str, int]] = {
     Clock: {"mono": _TIME, "wall": _TIME, "boot": _TIME},
     Header: {"attached_at": _TIME, "rings": _SIZE},
     Part: {"rows": _SIZE, "bytes": _SIZE, "min_ts": _TIME, "max_ts": _TIME, "lost": _COUNT},
+    Retired: {
+        **dict.fromkeys(("rows", "numbered", "lost", "bytes", "count", "rings", "numbers"), _COUNT),
+        "until": _TIME,
+        "at": _TIME,
+    },
     Footer: {"detached_at": _TIME, "filtered": _COUNT, "rows": _COUNT, "lost": _COUNT, "attempted": _COUNT, "cost": _COUNT},
 }
 """What no number of a recording exceeds; none is negative. What analyses compute from them then cannot overflow."""

@@ -12,6 +12,7 @@ from ringtape.analysis.naming import syscall_label
 from ringtape.analysis.registry import Result, analysis
 from ringtape.analysis.trace import Trace
 from ringtape.schemas.escape import escape
+from ringtape.schemas.retirement import added
 from ringtape.schemas.table import table as declared
 
 _UNREADABLE, _SKIPPED = 2, 3
@@ -118,5 +119,12 @@ def _recorded(trace: Trace, keys: list[str]) -> list[pl.DataFrame]:
 
 def _attempted(trace: Trace) -> pl.DataFrame:
     footer = trace.footer
-    rows = [(table, int(cpu), count) for table, cpus in (footer.attempted if footer else {}).items() for cpu, count in cpus.items() if count]
+    gone = trace.folder.retired  # neither the rows nor the losses of what was dropped are here
+    dropped = added(gone.numbered, gone.lost)
+    rows = [
+        (table, int(cpu), count - dropped.get(table, {}).get(cpu, 0))
+        for table, cpus in (footer.attempted if footer else {}).items()
+        for cpu, count in cpus.items()
+        if count
+    ]
     return pl.DataFrame(rows, schema={"table": pl.String, "cpu": pl.Int16, "attempted": pl.Int64}, orient="row")

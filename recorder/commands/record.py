@@ -15,6 +15,7 @@ Examples:
   sudo ringtape record -- tar cf /tmp/x.tar /usr/include
   sudo ringtape record --pid 1234 --duration 10s -o server.trace
   sudo ringtape record --all --syscall fsync,fdatasync --min-duration 1ms
+  sudo ringtape record --all --keep 10m --max-size 2GB --when 'fsync > 100ms'
   sudo ringtape record --event 'signal:*,sched:sched_process_exit' -- make
 
 The command runs as the user who called sudo, with his environment, and its exit status is passed on.
@@ -67,6 +68,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " and it reads nothing from it; q closes the screen and lets the recording go on",
     )
     how.add_argument("-q", "--quiet", action="store_true", help="no progress line and no summary")
+    keep = parser.add_argument_group("flight recorder: keep the last minutes, and save them when something happens")
+    keep.add_argument("--keep", metavar="TIME", help="drop parts that are older, such as 10m")
+    keep.add_argument("--max-size", metavar="SIZE", help="drop the oldest parts so that the trace folder never takes more, such as 2GB")
+    keep.add_argument(
+        "--when",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="save a snapshot when it comes true: 'fsync > 100ms', 'openat fails EMFILE', 'lost > 0' (repeatable); SIGUSR1 does at any time",
+    )
+    keep.add_argument("--snapshots", type=Path, metavar="FOLDER", help="where snapshots go (default: beside the trace, TRACE with .snapshots)")
+    keep.add_argument("--snapshot-last", metavar="TIME", help="how far a snapshot reaches back (default: --keep, or 5m)")
+    keep.add_argument("--every", metavar="TIME", help="at least so much time between two snapshots that conditions ask for (default: 1m)")
+    keep.add_argument("--max-snapshots", type=int, metavar="N", help="delete the oldest snapshot before there are more (default: 8)")
     parser.add_argument("command", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
 
 
@@ -79,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
     """Record and return the command's exit status."""
     _occupy_standard_streams()
     from ringtape.recorder.events import choose_events
+    from ringtape.recorder.flight import check_flight, choose_flight
     from ringtape.recorder.launcher import exit_as
     from ringtape.recorder.options import (
         DEFAULT_PROFILE,
@@ -119,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--syscall names no system call", "name some, such as read,write; without --syscall all are recorded")
     if args.syscall and "syscalls" not in chosen:
         raise UsageError("--syscall without the table syscalls", "add syscalls to --tables")
+    flight = choose_flight(args.keep, args.max_size, args.when, args.snapshots, args.snapshot_last, args.every, args.max_snapshots)
     options = Options(
         target=target,
         tables=chosen,
@@ -128,12 +145,16 @@ def run(args: argparse.Namespace) -> int:
         ring_sizes=parse_ring_sizes(args.ring_size, chosen),
         duration=parse_duration(args.duration) if args.duration else None,
         wait_for_descendants=not args.no_wait,
-        merge=not args.no_merge,
+        # Parts of a flight recording stay small enough to go; the last merge would also need twice their room.
+        merge=not args.no_merge and not (flight and flight.limits),
+        flight=flight,
         events=choose_events(events),
         event_patterns=tuple(events),
         profile=check_profile(args.profile if stacks or "samples" not in chosen else DEFAULT_PROFILE),
         offcpu=parse_duration(args.offcpu_stacks) if args.offcpu_stacks is not None else None,
     )
+    if flight:
+        check_flight(flight, options.tables, options.calls, options.min_duration)
     if options.duration == 0:
         raise UsageError("--duration 0 records nothing", "give it a time such as 10s, or leave it out")
     output = args.output or default_output(options)

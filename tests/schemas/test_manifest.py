@@ -296,7 +296,7 @@ def test_an_integer_of_more_than_64_bits_is_refused_wherever_it_stands(value):
     [
         ({"format": "perf"}, "format 'perf' is not 'ringtape-trace'"),
         ({"format": ["x" * 1000]}, "is not 'ringtape-trace'"),
-        ({"version": "2.0"}, "format version '2.0' is not one that this ringtape reads (1.1)"),
+        ({"version": "2.0"}, "format version '2.0' is not one that this ringtape reads (1.2)"),
         ({"version": "10.0"}, "format version '10.0'"),
         ({"version": "1"}, "format version '1'"),
         ({"version": "1.x"}, "format version '1.x'"),
