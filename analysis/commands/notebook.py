@@ -105,11 +105,15 @@ def _write(node: Any, path: Path) -> None:
 def _lab(path: Path, *, browser: bool) -> int:
     """Become JupyterLab, with the copy opened."""
     import os
+    from urllib.parse import quote
 
     from ringtape.analysis.notebook_pages import needs
 
     needs("jupyterlab", "ipykernel")
     words = [sys.executable, "-m", "jupyterlab", str(path)]
+    # The address that is printed opens the notebook, and nothing is asked of other machines: neither news nor whether there is a newer JupyterLab.
+    words += [f"--LabApp.default_url=/lab/tree/{quote(path.name)}", "--LabApp.news_url=None"]
+    words += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     if not browser:
         words.append("--no-browser")
     if os.geteuid() == 0:
