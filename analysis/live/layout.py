@@ -78,13 +78,17 @@ def header_lines(status: Status, view: View, width: int) -> list[list[Piece]]:
     second: list[Piece] = [("calls ", "dim"), (f"{count(status.calls)}/s", "head"), ("  errors ", "dim")]
     second += [(f"{count(status.errors)}/s", "warn" if status.errors else "head"), ("  processes ", "dim"), (count(status.processes), "head")]
     second = between(second, [(status.covers, "dim")], width)
-    third = _loss(status)
-    third += [("  recorder ", "dim"), (f"{share(status.recorder_cpu)} CPU", "head")]
-    if status.recorder_memory is not None:
-        third += [(f", {size(status.recorder_memory)}", "")]
+    third = [*_loss(status), ("  recorder ", "dim"), (f"{share(status.recorder_cpu)} CPU", "head")]
+    memory: list[Piece] = [] if status.recorder_memory is None else [(f", {size(status.recorder_memory)}", "")]
+    ring: list[Piece] = []
     if status.ring is not None:
-        third += [("  ring ", "dim"), (f"{status.ring:.0%} full", "warn" if status.ring > 0.5 else "")]
+        ring = [("  ring ", "dim"), (f"{status.ring:.0%} full", "warn" if status.ring > 0.5 else "")]
     chosen = _chosen(view)
+    # That not everything is shown is said before what the recorder's memory is.
+    for more in ([*memory, *ring], ring, []):
+        if not chosen or sum(len(text) for text, _ in (*third, *more)) + len(chosen) < width:
+            third += more
+            break
     return [first, second, between(third, [(chosen, "warn")] if chosen else [], width)]
 
 

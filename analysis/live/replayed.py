@@ -17,11 +17,13 @@ from ringtape.analysis.live.row_groups import RowGroups
 from ringtape.schemas.errors import TraceError
 from ringtape.schemas.folder import TraceFolder
 from ringtape.schemas.table import table as declared
+from ringtape.schemas.table import tables
 
 _ATTEMPTS: Final = 5
 _LOOK: Final = 0.5
 """Seconds between two looks at the manifest of a trace that grows."""
 _NEVER: Final = (1 << 63) - 1
+_RINGS: Final = tuple(one.name for one in tables().values() if one.origin == "ring")
 
 
 class Replayed:
@@ -89,7 +91,7 @@ class Replayed:
         """When it ended; of one that goes on, what is sealed so far."""
         if self.folder.footer is not None:
             # Written by hand or imported, a trace may go on behind what its footer says.
-            return max(self.folder.footer.detached_at, self.begin, *(part.max_ts for part in self.folder.manifest.parts))
+            return max(self.folder.footer.detached_at, self.begin, *(part.max_ts for part in self.folder.manifest.parts if part.table in _RINGS))
         return max((part.clock.mono or part.max_ts for part in self.folder.manifest.parts), default=self.begin)
 
     @property
