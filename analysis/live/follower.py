@@ -125,18 +125,22 @@ class Follower:
             ]
             if frames:
                 found.append(Batch(name, pl.concat(frames)))
+        standing: set[str] = set()
         for name in self._wanted:
             parts = self.folder.parts(name)
-            self._seen.update(part.file for part in parts)
+            standing.update(part.file for part in parts)
             self._read_to[name] = max((part.max_ts for part in parts), default=self._read_to.get(name, 0))
+        self._seen = standing  # what does not stand any more is never named again
         self._first = False
         return found
 
     def _rows(self, part: Part) -> pl.DataFrame | None:
         lasting = declared(part.table).lasting
         since = None if lasting else self._start
-        if part.replaces and not self._first:
-            if self._seen.issuperset(part.replaces):
+        # A manifest that was written anew tells of no part what it replaced.
+        anew = bool(self.folder.manifest.numbers) and not part.rings and part.clock.mono <= self.folder.retired.at
+        if (part.replaces or anew) and not self._first:
+            if part.replaces and self._seen.issuperset(part.replaces):
                 return None
             since = self._read_to.get(part.table, 0) + 1  # sealed and merged between two looks
         if since is not None and part.max_ts < since:
