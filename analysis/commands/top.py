@@ -16,6 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (__doc__ or "").partition("\n\n")[2].replace("%", "%%")
     parser.add_argument("trace", metavar="TRACE", help="the folder that `ringtape record` is making")
     parser.add_argument("--until-end", action="store_true", help="leave the screen when the recording has ended")
+    parser.add_argument(
+        "--prometheus",
+        metavar="ADDRESS",
+        help="serve counters and latency histograms for Prometheus instead, such as 9750 (loopback) or 192.0.2.1:9750, until the recording ends",
+    )
     add_options(parser)
 
 
@@ -24,6 +29,11 @@ def run(args: argparse.Namespace) -> int:
     from ringtape.analysis.live.options import read_options
     from ringtape.analysis.live.show import show
     from ringtape.analysis.live.watcher import Watcher
+
+    if args.prometheus is not None:
+        from ringtape.analysis.live.exporter import serve
+
+        return serve(args.trace, args.prometheus)
 
     options = read_options(args)
     return show(Watcher(args.trace, options, args.until_end), options)
