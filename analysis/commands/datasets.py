@@ -47,9 +47,14 @@ def run(args: argparse.Namespace) -> int:
             }
             print(json.dumps(values))
     else:
-        heads = ["name", "rows", "size", "lost", "what"]
-        rows = [[one.name, number(sum(one.rows.values())), format_size(one.size), number(one.lost), one.what] for one in found]
-        print_table(console(), Cells(heads, [False, True, True, True, False], rows))
+        heads = ["name", "runs", "rows", "size", "lost", "tables", "format", "recorded", "SHA-256", "what"]
+        rows = []
+        for one in found:
+            header = one.traces[0].header
+            sizes = [number(len(one.traces)), number(sum(one.rows.values())), format_size(one.size), number(one.lost), number(len(header.tables))]
+            state = "differs" if one.name in changed else "as published"
+            rows.append([one.name, *sizes, header.version, header.created[:10], state, one.what])
+        print_table(console(), Cells(heads, [False, True, True, True, True, True, False, False, False, False], rows))
         print(f"\n{datasets.folder()}; the SHA-256 of each: --json")
     if changed:
         print(f"ringtape: note: not as published: {', '.join(changed)}", file=sys.stderr)

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-import polars as pl
-
 import ringtape
 from ringtape import datasets
 from ringtape.analysis import registry
@@ -45,8 +43,14 @@ def told(trace, analysis):
         "rows": len(frame),
         "first": [[round_off(value) for value in row] for row in frame.head(SHOWN).rows()],
         "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16],
-        "sums": {column: round_off(frame.select(pl.col(column).filter(pl.col(column).is_finite()).sum()).item()) for column in floats},
+        "floats": {column: condensed(frame[column]) for column in floats},
     }
+
+
+def condensed(values):
+    """Return of a column of floats how many have no value, how many are finite, and the sum, the least and the greatest of these."""
+    finite = values.filter(values.is_finite())
+    return [values.null_count(), len(finite), *(round_off(value) for value in (finite.sum(), finite.min(), finite.max()))]
 
 
 def round_off(value):

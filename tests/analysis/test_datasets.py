@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ import ringtape
 from ringtape import datasets
 from ringtape.analysis.analyses.loss import loss
 from ringtape.analysis.analyses.syscall_mix import syscall_mix
+from ringtape.analysis.comparison.compare import compare
 from ringtape.analysis.dataset_listing import every, markdown, recorded_sums
 from ringtape.analysis.verification import verify
+from ringtape.cli import main
 from tests.analysis import golden
 
 ROOT = Path(__file__).parents[2]
@@ -40,13 +43,22 @@ def test_golden_results_are_those_of_the_recordings_that_there_are():
 def test_a_result_that_changed_is_seen():
     one = golden.told(datasets.load("git"), golden.registry.get("syscall_mix"))
     assert golden.same(one, json.loads(json.dumps(one)))
-    for change in ({"rows": one["rows"] + 1}, {"digest": "0" * 16}, {"sums": {**one["sums"], "mean": one["sums"]["mean"] * 1.001}}):
+    empty, finite, total, least, greatest = one["floats"]["mean"]
+    means = (
+        [empty + 1, finite, total, least, greatest],
+        [empty, finite, total * 1.001, least, greatest],
+        [empty, finite, total, least * 1.001, greatest],
+    )
+    for change in ({"rows": one["rows"] + 1}, {"digest": "0" * 16}, *({"floats": {**one["floats"], "mean": mean}} for mean in means)):
         assert not golden.same({**one, **change}, one)
 
 
 @pytest.mark.parametrize("path", [path for name in datasets.names() for path in datasets.paths(name)], ids=lambda path: path.stem)
 def test_a_recording_is_whole(path):
     assert verify(path).problems == []
+    trace = ringtape.open(path)
+    assert trace.state == "complete"
+    assert bool(trace.lost()) == (path.stem == "loss"), "what was made to lose has lost, and nothing else"
 
 
 def test_the_readme_says_what_they_are():
@@ -104,6 +116,15 @@ def test_the_pair_shows_the_known_change():
     assert len(counts) == 12
 
 
+def test_the_comparison_finds_the_known_change_and_nothing_in_what_stayed():
+    runs = {side: [path for path in datasets.paths("buffer") if path.stem.startswith(side)] for side in ("before", "after")}
+    found = compare(ringtape.open(runs["before"]), ringtape.open(runs["after"]), measures=["calls"])
+    rows = {row["what"]: row for row in found.iter_rows(named=True)}
+    assert (rows["write"]["verdict"], rows["write"]["base_runs"], rows["write"]["other_runs"]) == ("fewer", 6, 6)
+    assert rows["write"]["ratio"] == pytest.approx(25 / 3_334)
+    assert {rows[call]["verdict"] for call in ("openat", "close", "read", "execve")} == {"no difference shown"}
+
+
 def test_load_opens_by_name_and_says_what_is_there_otherwise():
     assert datasets.load("redis").header.command == ["sh", "redis.sh"]
     assert datasets.load("buffer/after-3").path.stem == "after-3"
@@ -134,3 +155,22 @@ def test_the_verb_lists_them_as_published():
     done = subprocess.run([ringtape_command, "datasets"], capture_output=True, text=True, check=True)
     assert "postgresql" in done.stdout
     assert done.stderr == ""
+
+
+def test_the_verb_names_a_recording_of_which_a_byte_was_changed(tmp_path, monkeypatch, capsys):
+    shutil.copytree(ROOT / "datasets" / "git.trace", tmp_path / "git.trace")
+    for name in ("README.md", "git.sh"):
+        shutil.copy(ROOT / "datasets" / name, tmp_path)
+    monkeypatch.setenv(datasets.VARIABLE, str(tmp_path))
+    assert main(["datasets"]) == 0
+    said = capsys.readouterr()
+    assert ("as published" in said.out, said.err) == (True, "")
+    part = next((tmp_path / "git.trace" / "syscalls").iterdir())
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.chmod(0o600)
+    part.write_bytes(data)
+    assert main(["datasets"]) == 0
+    said = capsys.readouterr()
+    assert "as published" not in said.out
+    assert "not as published: git" in said.err
