@@ -126,3 +126,19 @@ def _section(one: Dataset) -> Iterator[str]:
     yield f"| licence | {LICENCE} |"
     yield f"| SHA-256 | `{one.sha256}` |"
     yield ""
+
+
+def written_anew(readme: str) -> str:
+    """Return the README with its part about the recordings as they are now."""
+    before, _, rest = readme.partition(BEGIN)
+    return before + markdown(every()) + rest.partition(END)[2]
+
+
+def main() -> None:
+    """Write the README of the recordings anew: `./run datasets` does so after it recorded."""
+    readme = datasets.folder() / "README.md"
+    readme.write_text(written_anew(readme.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ from ringtape import datasets
 from ringtape.analysis.analyses.loss import loss
 from ringtape.analysis.analyses.syscall_mix import syscall_mix
 from ringtape.analysis.comparison.compare import compare
-from ringtape.analysis.dataset_listing import every, markdown, recorded_sums
+from ringtape.analysis.dataset_listing import every, markdown, recorded_sums, written_anew
 from ringtape.analysis.verification import verify
 from ringtape.cli import main
 from tests.analysis import golden
@@ -65,6 +65,7 @@ def test_the_readme_says_what_they_are():
     text = README.read_text(encoding="utf-8")
     assert markdown(every()) in text, "ringtape datasets --markdown writes the part between the marks"
     assert recorded_sums(text) == {one.name: one.sha256 for one in every()}
+    assert written_anew(text) == written_anew(text.replace("rows", "ROWS", 3)) == text
 
 
 def test_they_are_small():
