@@ -7,6 +7,7 @@ Without a terminal, or with --once or --json, it prints snapshots: with --once o
 from __future__ import annotations
 
 import argparse
+import os
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show the recording."""
+    # Rows come a few thousand at a time: to wake other threads for them costs more than they do. Read when polars is first imported.
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
     from ringtape.analysis.live.options import read_options
     from ringtape.analysis.live.show import show
     from ringtape.analysis.live.watcher import Watcher

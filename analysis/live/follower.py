@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -38,17 +38,23 @@ class Follower:
     start : int, optional
         Rows before this time (ns of CLOCK_MONOTONIC) are left out, except those of tables that last; None for all.
 
+    columns : mapping, optional
+        Of each table the columns to read, ``ts`` among them; all without it.
+
     Raises
     ------
     TraceError
         If the folder is no trace; from `poll`, if a part is damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str], tables: Sequence[str], start: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], tables: Sequence[str], start: int | None = None, columns: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self.path = Path(path)
         self.folder = TraceFolder.open(self.path)
         self._wanted = [name for name in tables if name in self.folder.tables]
         self._start = start
+        self._columns = dict(columns or {})
         self._seen: set[str] = set()
         self._read_to: dict[str, int] = {}
         self._first = True
@@ -134,6 +140,9 @@ class Follower:
         self._first = False
         return found
 
+    def _names(self, table: str) -> list[str] | None:
+        return list(self._columns[table]) if table in self._columns else None
+
     def _rows(self, part: Part) -> pl.DataFrame | None:
         lasting = declared(part.table).lasting
         since = None if lasting else self._start
@@ -145,6 +154,6 @@ class Follower:
             since = self._read_to.get(part.table, 0) + 1  # sealed and merged between two looks
         if since is not None and part.max_ts < since:
             return None
-        frame = pl.from_arrow(self.folder.read(part))
+        frame = pl.from_arrow(self.folder.read(part, self._names(part.table)))
         assert isinstance(frame, pl.DataFrame)
         return frame if since is None else frame.filter(pl.col("ts") >= since)

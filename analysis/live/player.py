@@ -10,7 +10,7 @@ import polars as pl
 
 from ringtape.analysis.live.options import Options
 from ringtape.analysis.live.replayed import Replayed
-from ringtape.analysis.live.state import TABLES, State
+from ringtape.analysis.live.state import COLUMNS, TABLES, State
 from ringtape.analysis.live.tracker import Tracker
 from ringtape.analysis.live.view import View
 from ringtape.analysis.naming import syscall_name
@@ -52,9 +52,14 @@ class Player(Tracker):
         until_end: bool = False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._replayed = Replayed(path, TABLES, start, speed=speed, history=options.window, now=now)
+        self._replayed = Replayed(path, TABLES, start, speed=speed, history=options.window, now=now, columns=COLUMNS)
         self._slow = slow
         super().__init__(self._replayed, options, until_end)
+
+    def look(self) -> bool:
+        """Take what has come; the clock's moving is a change as well."""
+        was = self._replayed.now
+        return super().look() or self._replayed.now != was
 
     @property
     def first(self) -> int:

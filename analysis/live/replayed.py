@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -47,6 +47,8 @@ class Replayed:
         How many ns before the clock's time are read as well whenever it is set.
     now : callable
         The clock behind it, in seconds.
+    columns : mapping, optional
+        Of each table the columns to read, ``ts`` and ``dur`` among them; all without it.
 
     Raises
     ------
@@ -63,13 +65,14 @@ class Replayed:
         speed: float = 1.0,
         history: int = 10 * 10**9,
         now: Callable[[], float] = time.monotonic,
+        columns: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.path = Path(path)
         self.folder = TraceFolder.open(self.path)
         self._now = now
         self._looked = now()
         self._history = history
-        self._sources = {name: RowGroups(self.folder, name) for name in tables if name in self.folder.tables}
+        self._sources = {name: RowGroups(self.folder, name, (columns or {}).get(name)) for name in tables if name in self.folder.tables}
         self._pending: dict[str, pl.DataFrame] = {}
         begin = self.begin if start is None else min(max(start, self.begin), self.end)
         self.clock = PlayClock(begin, speed, now)

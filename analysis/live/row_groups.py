@@ -25,10 +25,13 @@ class RowGroups:
         The trace.
     table : str
         One of its tables; one that was not recorded has no rows.
+    columns : sequence of str, optional
+        The columns to read, ``ts`` among them; all without it.
     """
 
-    def __init__(self, folder: TraceFolder, table: str) -> None:
+    def __init__(self, folder: TraceFolder, table: str, columns: Sequence[str] | None = None) -> None:
         self._table = table
+        self._columns = columns
         self._checked: set[str] = set()
         self._open: dict[str, _Place] = {}
         self._parts: dict[str, Part] = {}
@@ -49,7 +52,8 @@ class RowGroups:
 
     def empty(self) -> pl.DataFrame:
         """Return the table without rows."""
-        return _frame(arrow_schema(declared(self._table)).empty_table())
+        found = _frame(arrow_schema(declared(self._table)).empty_table())
+        return found if self._columns is None else found.select(self._columns)
 
     def between(self, since: int, until: int) -> pl.DataFrame:
         """Return the rows whose ``ts`` lies in a half-open range, those of each part by time.
@@ -77,7 +81,7 @@ class RowGroups:
     def _read(self, part: Part, place: _Place, since: int, until: int) -> Iterator[pl.DataFrame]:
         while True:
             if place.rest is None:
-                if (rows := read_group(self._folder, part, place.group)) is None:
+                if (rows := read_group(self._folder, part, place.group, self._columns)) is None:
                     return
                 place.rest, place.group = rows, place.group + 1
             times = place.rest["ts"]
@@ -98,7 +102,7 @@ class RowGroups:
     def of(self, part: Part, until: int) -> pl.DataFrame:
         """Return the rows of one part whose ``ts`` lies before a time."""
         found = [self.empty()]
-        for rows in groups_of(self._folder, self._check(part), 0):
+        for rows in groups_of(self._folder, self._check(part), 0, self._columns):
             end = int(rows["ts"].search_sorted(until, "left"))
             found.append(rows.slice(0, end))
             if end < rows.height:

@@ -75,16 +75,17 @@ class Screen:
     def run(self) -> int:
         """Show until the viewer leaves, or nothing more comes and nobody asked to stay; return the exit status."""
         drawn = -self.interval
-        changed = True
+        changed, due = True, False
         while True:
             came = self.subject.look()
             if self.subject.over:
                 return 0
             now = self.now()
-            if changed or (came and not self.view.frozen) or now - drawn >= self.interval:
-                if changed or not self.view.frozen or self._status is None:
-                    self._refresh(fresh=not self.view.frozen or self._status is None)
-                drawn, changed = now, False
+            due = due or (came and not self.view.frozen)
+            # Tables are sealed one after the other: what comes within a moment is drawn once.
+            if changed or (due and now - drawn >= 0.7 * self.interval):
+                self._refresh(fresh=due or self._status is None)
+                drawn, changed, due = now, False, False
             for key in self.terminal.wait(POLL):
                 if self._take(key):
                     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ringtape.analysis.live.follower import Follower
 from ringtape.analysis.live.options import Options
-from ringtape.analysis.live.state import TABLES
+from ringtape.analysis.live.state import COLUMNS, TABLES
 from ringtape.analysis.live.tracker import Tracker
 from ringtape.analysis.live.view import View
 from ringtape.schemas.folder import TraceFolder
@@ -41,7 +41,7 @@ class Watcher(Tracker):
         # Of a recording that has gone on for hours only its last seconds are wanted.
         last = max((part.max_ts for part in folder.manifest.parts), default=folder.header.attached_at)
         self._first = max(folder.header.attached_at, last - options.window)
-        self._follower = Follower(Path(path), TABLES, self._first if self._first > folder.header.attached_at else None)
+        self._follower = Follower(Path(path), TABLES, self._first if self._first > folder.header.attached_at else None, COLUMNS)
         super().__init__(self._follower, options, until_end)
 
     @property
