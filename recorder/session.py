@@ -142,7 +142,7 @@ class Session:
             # numpy and pyarrow come in after the privileges are given up: no library that size ever runs with them.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             keep_freed_memory()
-            import_while_readable(self._user, "ringtape.recorder.pump")
+            import_while_readable(self._user, "ringtape.recorder.lookout")
             # The drain sleeps most of the time; when it wakes it must not queue behind the programs that fill the rings.
             with contextlib.suppress(PermissionError):
                 os.setpriority(os.PRIO_PROCESS, 0, DRAIN_NICE)

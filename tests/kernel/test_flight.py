@@ -16,6 +16,8 @@ from ringtape.analysis.verification import verify
 from tests.kernel.recording import RINGTAPE, Trace, check_one_error, check_quiet, ringtape, wait_for
 
 FSYNC, OPENAT = 74, 257
+NOBODY = 65534
+SUDO = {"SUDO_UID": str(NOBODY), "SUDO_GID": str(NOBODY), "SUDO_USER": "nobody", "SUDO_COMMAND": "ringtape"}
 pytestmark = pytest.mark.skipif(os.uname().machine != "x86_64", reason="system call numbers are those of x86_64")
 
 LOAD = """
@@ -150,6 +152,24 @@ def test_killed_at_any_instant_it_is_recovered_to_a_true_trace(start, load, tmp_
         assert verify(path).problems == []
         for saved in snapshots(folder):
             assert verify(saved).problems == []
+
+
+def test_under_sudo_snapshots_belong_to_who_called_it(start, load, open_folder, tmp_path):
+    place = open_folder / "flown"
+    place.mkdir()
+    os.chown(place, NOBODY, NOBODY)
+    with start("--all", "--keep", "5s", path=place / "x.trace", env=SUDO, cwd=place) as recorder:
+        recorder.wait_until_recording()
+        recorder.process.send_signal(signal.SIGUSR1)
+        wait_for(lambda: snapshots(place / "x.snapshots"), "the signal is answered")
+        done = ringtape("snapshot", place / "x.trace", "-o", place / "asked.trace", cwd=place)  # root acts as the owner
+        assert done.status == 0, done.stderr
+        recorder.stop(signal.SIGTERM)
+    made = [path for name in ("x.snapshots", "asked.trace") for path in (place / name, *(place / name).rglob("*"))]
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(NOBODY, NOBODY)}
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o700, 0o600}
+    for path in (place / "asked.trace", *snapshots(place / "x.snapshots")):
+        assert verify(path).problems == []
 
 
 @pytest.mark.parametrize(

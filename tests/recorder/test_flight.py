@@ -1,17 +1,23 @@
 """Conditions of the flight recorder, read and looked for; snapshots; and weeks of seals in flat memory, descriptors and disk."""
 
+import argparse
 import gc
 import os
 import resource
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ringtape.analysis.verification import verify
+from ringtape.recorder.commands import record
 from ringtape.recorder.drain import TableDrain
 from ringtape.recorder.flight import Limits, check_flight, choose_flight, parse_trigger
 from ringtape.recorder.lookout import first_match
+from ringtape.recorder.options import choose_tables
 from ringtape.recorder.pump import Pump
 from ringtape.recorder.retention import Retention
 from ringtape.recorder.snapshot import snapshots_in, take
@@ -20,6 +26,7 @@ from ringtape.schemas.errors import RecordingError, UsageError
 from ringtape.schemas.folder import TraceFolder
 from ringtape.schemas.manifest import Clock, Footer
 from ringtape.schemas.table import table
+from tests.conftest import ROOT
 from tests.recorder.parts import content, new_writer, seal
 from tests.recorder.ring_memory import Slots
 
@@ -251,3 +258,27 @@ def test_a_day_of_seals_keeps_memory_descriptors_manifest_and_folder_flat(tmp_pa
     writer.finish(Footer("complete", "", None, rows, {}, {"syscalls": {"0": 20 * seals}}, 0, {}, Clock(now[0], 1, 1), now[0] + SECOND))
     assert verify(path).problems == []
     writer.close()
+
+
+class TestUnit:
+    UNIT = ROOT / "recorder" / "ringtape.service"
+
+    def test_systemd_finds_nothing_wrong_with_it(self):
+        if shutil.which("systemd-analyze") is None:
+            pytest.skip("systemd-analyze is not installed")
+        done = subprocess.run(["systemd-analyze", "verify", self.UNIT], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_what_it_starts_is_a_flight_recording_as_the_command_line_reads_it(self):
+        text = self.UNIT.read_text().replace("\\\n", " ")
+        (line,) = [line.partition("=")[2] for line in text.splitlines() if line.startswith("ExecStart=")]
+        words = shlex.split(line)
+        assert words[:3] == ["/usr/bin/env", "ringtape", "record"]
+        parser = argparse.ArgumentParser()
+        record.add_arguments(parser)
+        args = parser.parse_args(words[3:])
+        flight = choose_flight(args.keep, args.max_size, args.when, args.snapshots, args.snapshot_last, args.every, args.max_snapshots)
+        assert args.all
+        assert flight.limits == Limits(600 * SECOND, 2 << 30)
+        assert [trigger.text for trigger in flight.triggers] == ["fsync,fdatasync > 1s", "lost > 0"]
+        check_flight(flight, choose_tables(args.tables), frozenset(), 0)
