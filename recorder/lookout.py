@@ -59,6 +59,7 @@ class Lookout:
             if drain.table.name == "syscalls" and self._native:
                 drain.watch = self.look
         signal.signal(signal.SIGUSR1, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
         pump.sources.append(self)
 
     def _on_signal(self, _number: int, _frame: object) -> None:

@@ -109,6 +109,8 @@ class Session:
         command = self._options.target.command
         viewer = self._viewer = Viewer(self._user, self._path) if self._live else None
         launcher = Launcher(command, self._user, viewer.streams if viewer else None) if command else None
+        if self._options.flight:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # until the lookout is there: by default it kills
         for number in _ENDING:
             # nohup stays in force; but a script's shell lets what it starts with & ignore SIGINT, by which it then wants to end it.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
