@@ -49,6 +49,9 @@ def run(args: argparse.Namespace) -> int:
     from ringtape.analysis.live.show import show
 
     options = read_options(args)
+    if options.once and start is None:
+        # Whoever wants one snapshot wants to see something: the last window, not the moment before anything happened.
+        start = folder.footer.detached_at if folder.footer else max((part.max_ts for part in folder.manifest.parts), default=None)
     player = Player(args.trace, options, speed=speed, start=start, slow=parse_duration(args.slow), until_end=args.until_end)
     return show(player, options)
 

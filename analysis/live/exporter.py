@@ -14,9 +14,9 @@ from typing import ClassVar
 
 from ringtape.analysis.live.follower import Follower
 from ringtape.analysis.live.metrics import OPEN_METRICS, TABLES, TEXT, Metrics
+from ringtape.analysis.live.watcher import being_made
 from ringtape.analysis.summary import lost_records
 from ringtape.schemas.errors import RingtapeError, UsageError
-from ringtape.schemas.folder import TraceFolder
 
 POLL = 0.5
 WHOLE = 5_000_000
@@ -62,7 +62,7 @@ class Exporter:
     """
 
     def __init__(self, path: Path, address: tuple[str, int]) -> None:
-        folder = TraceFolder.open(path)
+        folder = being_made(path)
         rows = sum(part.rows for part in folder.manifest.parts if part.table == "syscalls")
         last = max((part.max_ts for part in folder.manifest.parts), default=0)
         self._follower = Follower(path, TABLES, None if rows <= WHOLE else last + 1)
