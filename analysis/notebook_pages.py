@@ -90,6 +90,21 @@ def needs(*modules: str) -> None:
         )
 
 
+def parameters(notebook: Notebook) -> list[str]:
+    """Return the names of a notebook's parameters."""
+    import nbformat
+
+    return _parameters(nbformat.read(notebook.path, as_version=4))
+
+
+def _cell(node: NotebookNode) -> Any:
+    return next(cell for cell in node.cells if PARAMETERS in cell.metadata.get("tags", ()))
+
+
+def _parameters(node: NotebookNode) -> list[str]:
+    return re.findall(r"^([A-Za-z_]\w*) *=", _cell(node).source, re.MULTILINE)
+
+
 def made_for(notebook: Notebook, values: Mapping[str, Any]) -> NotebookNode:
     """Return a notebook with other parameters.
 
@@ -113,13 +128,12 @@ def made_for(notebook: Notebook, values: Mapping[str, Any]) -> NotebookNode:
     import nbformat
 
     node: NotebookNode = nbformat.read(notebook.path, as_version=4)
-    cell = next(cell for cell in node.cells if PARAMETERS in cell.metadata.get("tags", ()))
+    cell = _cell(node)
     lines = cell.source.splitlines()
     for key, value in values.items():
         at = next((place for place, line in enumerate(lines) if re.match(rf"{re.escape(key)} *=", line)), None)
         if at is None:
-            known = re.findall(r"^([A-Za-z_]\w*) *=", cell.source, re.MULTILINE)
-            raise UsageError(f"notebook {notebook.number} has no parameter {key!r}", f"its parameters are {', '.join(known)}")
+            raise UsageError(f"notebook {notebook.number} has no parameter {key!r}", f"its parameters are {', '.join(_parameters(node))}")
         comment = re.search(r"  # .*$", lines[at])
         # Written as Python writes a value, which is never run as anything else, whatever a folder is called.
         lines[at] = f"{key} = {value!r}{comment[0] if comment else ''}"

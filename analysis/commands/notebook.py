@@ -12,7 +12,7 @@ Examples:
   ringtape notebook                                          # which there are
   ringtape notebook run.trace 02                             # a copy for that trace, opened in JupyterLab
   ringtape notebook run.trace latency --execute --html latency.html
-  ringtape notebook 09 --set BASE='a-*.trace' --set OTHER='b-*.trace'
+  ringtape notebook 09 --set TRACE='a-*.trace' --set OTHER='b-*.trace'
 
 Without a trace the notebook is about the recording of the repository that it was written on.
 """
@@ -43,11 +43,14 @@ def run(args: argparse.Namespace) -> int:
         for one in pages.notebooks():
             print(f"{one.number}  {one.name:<12}  {one.title}")
         return 0
+    pages.needs("nbformat")
     notebook = pages.chosen(args.words[-1])
     values: dict[str, Any] = dict(_value(text) for text in args.set)
     if len(args.words) == 2:
         values["TRACE"] = str(_trace(args.words[0]))
-    pages.needs("nbformat")
+        # The other side of a comparison is the default's own, and not one of this trace.
+        if "OTHER" in pages.parameters(notebook):
+            values.setdefault("OTHER", None)
     node = pages.made_for(notebook, values)
     if args.execute:
         done = pages.run(node, Path.cwd())

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from ringtape import datasets
-from ringtape.analysis.notebook_pages import PARAMETERS, executed, made_for, notebooks, page, run, words_of
+from ringtape.analysis.notebook_pages import PARAMETERS, executed, made_for, notebooks, page, parameters, run, words_of
 
 ROOT = Path(__file__).parents[2]
 EXPECTED = Path(__file__).parent / "expected"
@@ -58,7 +58,7 @@ def test_only_the_public_library_is_used():
     for one in notebooks():
         code = "\n".join(cell.source for cell in nbformat.read(one.path, as_version=4).cells if cell.cell_type == "code")
         imported = set(re.findall(r"^ *(?:from|import) +([\w.]+)", code, re.MULTILINE))
-        assert all(re.match(r"(ringtape|polars|numpy|pathlib|tempfile|subprocess|shutil|sys)\b", module) for module in imported), one.path
+        assert all(re.match(r"(ringtape|polars|numpy|json|pathlib|tempfile|subprocess|shutil|sys)\b", module) for module in imported), one.path
         assert not re.search(r"\b_[a-z]\w*\(|\._[a-z]", code), f"{one.path} calls what is private"
 
 
@@ -87,13 +87,19 @@ def test_its_page_needs_nothing_from_elsewhere(ran, name):
 
 
 def others():
-    """Each notebook about one trace, on a recording with less in it, in which something was lost."""
-    return [one.path.stem for one in notebooks() if "TRACE =" in one.path.read_text(encoding="utf-8")]
+    """Each notebook: all are about a trace."""
+    assert all("TRACE" in parameters(one) for one in notebooks())
+    return NAMES
+
+
+def values(notebook, path):
+    """What the verb gives a notebook for a trace."""
+    return {"TRACE": str(path), **({"OTHER": None} if "OTHER" in parameters(notebook) else {})}
 
 
 @pytest.mark.parametrize("dataset", ["loss"])
 def test_notebooks_run_on_a_recording_that_they_were_not_written_about(dataset, tmp_path):
-    nodes = [made_for(one, {"TRACE": str(datasets.path(dataset))}) for one in notebooks() if one.path.stem in others()]
+    nodes = [made_for(one, values(one, datasets.path(dataset))) for one in notebooks() if one.path.stem in others()]
     for done in run_all(nodes, tmp_path):
         assert [output for cell in done.cells for output in cell.get("outputs", ()) if output.output_type != "display_data"] == []
 
@@ -103,5 +109,5 @@ def test_notebooks_run_on_a_recording_that_they_were_not_written_about(dataset, 
 @pytest.mark.parametrize("name", others())
 def test_every_notebook_runs_on_every_recording(name, dataset, tmp_path):
     one = next(one for one in notebooks() if one.path.stem == name)
-    done = run(made_for(one, {"TRACE": str(datasets.path(dataset))}), tmp_path)
+    done = run(made_for(one, values(one, datasets.path(dataset))), tmp_path)
     assert [output for cell in done.cells for output in cell.get("outputs", ()) if output.output_type != "display_data"] == []
