@@ -124,7 +124,7 @@ def open(path: Name | Many) -> Trace | Runs:  # noqa: A001 - ringtape.open is th
     ...
     ringtape.schemas.errors.TraceError: /nowhere/run.trace: no such trace folder
     hint: name the folder that `ringtape record` made
-    >>> ringtape.open("datasets/*.trace").names
+    >>> ringtape.open("datasets/[df]*.trace").names
     ['demo.trace', 'families.trace']
     """
     if not isinstance(path, str | os.PathLike):

@@ -116,6 +116,7 @@ class Screen:
                     self.subject.typed(text, view)
                 except RingtapeError as error:
                     view.message = error.what
+                self._status = None
             return False
         if key == "q":
             return True

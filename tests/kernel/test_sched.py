@@ -62,10 +62,11 @@ def inside(trace, account):
     return rows.filter(pl.col("end") > account.begin, pl.col("ts") < account.end)
 
 
-def check_account(trace, account):
+def check_account(trace, account, one_cpu):
     """Switches are equal (one may fall on each edge), times agree within 0.5 % and 1 ms.
 
-    A wait begins at the waking here, and at the enqueueing in the kernel's own sum, a microsecond or two later.
+    A wait begins at the waking here, and at the enqueueing in the kernel's own sum: a microsecond or two later on the waker's own
+    CPU, but after an inter-processor interrupt on another one, which takes a virtual machine as long as its host pleases.
     """
     rows = inside(trace, account)
     left = rows.filter(pl.col("end").is_between(account.begin, account.end))
@@ -74,18 +75,23 @@ def check_account(trace, account):
     assert abs(len(left.filter(runnable)) - account.involuntary) <= 1
     assert abs(left["run"].sum() - account.run) <= 0.005 * account.run + MS
     waited = rows.filter(pl.col("ts") >= account.begin)["wait"].sum()
-    assert abs(waited - account.wait) <= 0.005 * account.wait + 2 * MS + 2_000 * (account.voluntary + account.involuntary)
+    allowed = 0.005 * account.wait + 2 * MS + 2_000 * (account.voluntary + account.involuntary)
+    assert waited >= account.wait - allowed
+    if one_cpu:
+        assert waited <= account.wait + allowed
 
 
+@pytest.mark.parametrize("one_cpu", [True, False])
 @pytest.mark.parametrize(("what", "amount"), [("spin", 200), ("sleep", 3), ("futex", 2000), ("pipe", 2000), ("child", 30)])
-def test_switches_and_times_are_those_that_the_kernel_counts(record, programs, what, amount):
-    done = record(*ALL, "--", programs("sched"), what, str(amount))
+def test_switches_and_times_are_those_that_the_kernel_counts(record, programs, what, amount, one_cpu):
+    pinned = ["taskset", "-c", str(min(os.sched_getaffinity(0)))] if one_cpu else []
+    done = record(*ALL, "--", *pinned, programs("sched"), what, str(amount))
     trace = ringtape.open(done.path)
     done.trace.check()
     told = accounts(done.stdout)
     assert told
     for account in told:
-        check_account(trace, account)
+        check_account(trace, account, one_cpu)
     check_sums(trace)
 
 

@@ -35,9 +35,9 @@ def test_a_tool_reports_what_a_program_knows_of_itself(name, tmp_path):
         assert known == {"getppid": (3500, 0), "rmdir": (200, 200)}
         assert one.outcome.lost == 0
     elif name == "perf record":
-        # Its ring may run over, and it does not say of every loss: what it has is no more than there was.
-        assert 0 < known["getppid"][0] <= 3500
-        assert known["rmdir"][0] <= 200
+        # Its ring may run over, and it does not say of every loss; and its file may hold a record twice.
+        assert 0 < known["getppid"][0] <= 3600
+        assert known["rmdir"][0] <= 210
     elif name == "perf trace":
         # It may show neither half of a call, or halves out of order as two calls.
         assert 0 < known["getppid"][0] <= 3600
